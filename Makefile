@@ -1,0 +1,76 @@
+# `make run` and `make test` do all the set-up on a fresh machine. Everything lands in .venv*; `make clean` starts over.
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+PYTHON ?= python3
+V      := .venv
+R      := requirements
+WHEELS := --require-hashes --only-binary :all:
+FLAGS  := -DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF
+# The kept engine wheel is named by all that went into it: another flag, another wheel.
+KEY    := $(shell { cat $R/sdist.txt $R/build.txt build_aux/lean-llama-build.cmake; echo '$(FLAGS)'; uname -sm; } | sha256sum | cut -c1-16)
+KEPT   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mixgate/wheels/$(KEY)
+# $(call install,environment,what): uv, or where it finds nothing (it does not read pip.conf) pip, same flags, same locks.
+install = $V/bin/uv pip install -q -p $1 $2 || $V/bin/pip --python $1 install -q $2
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD = 1
+
+.PHONY: run test test-full check format bench packages lock engine clean
+
+run: $V/.run engine
+	@exec $V/bin/mixgate serve
+
+test: $V/.test engine packages
+	@$V/bin/python -m pytest -m 'not full' $(ARGS)
+
+test-full: $V/.test engine packages
+	@MIXGATE_TEST_FULL=1 $V/bin/python -m pytest $(ARGS)
+
+check: $V/.test
+	@$V/bin/ruff format --check -q . && $V/bin/ruff check -q .
+	$V/bin/lint-imports --no-cache
+	$V/bin/mypy
+	$V/bin/pyright
+
+format: $V/.test
+	@$V/bin/ruff format -q . && $V/bin/ruff check -q --fix .
+
+bench: $V/.test engine
+	@$V/bin/python -m bench $(ARGS)
+
+packages:
+	@.ci/packages
+
+# The local backend's engine: built once, kept outside the tree. Without a compiler the gateway still runs.
+engine: $V/.run
+	@PYTHON=$(PYTHON) build_aux/engine '$V' '$(KEPT)' '$(FLAGS)'
+
+$V/.boot: $R/bootstrap.txt
+	@echo "setting up .venv (once)"
+	$(PYTHON) -m venv $V
+	$V/bin/pip install -q $(WHEELS) -r $<
+	touch $@
+
+$V/.run: $V/.boot $R/runtime.txt $R/local.txt pyproject.toml
+	@$(call install,$V,$(WHEELS) -r $R/runtime.txt -r $R/local.txt)
+	$(call install,$V,--no-index --no-deps --no-build-isolation -e .)
+	touch $@
+
+$V/.test: $V/.run $R/test.txt
+	@$(call install,$V,$(WHEELS) --no-binary forbiddenfruit --no-build-isolation -r $R/test.txt)
+	touch $@
+
+# Locks: `make lock` (UPGRADE=--upgrade to move). The widest set first; the others take its versions.
+C = $V/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
+lock: $V/.boot
+	@cd $R; C="../$C"
+	$$C runtime.in local.in test.in --no-emit-package llama-cpp-python -o test.txt
+	$$C runtime.in -c test.txt -o runtime.txt
+	$$C local.in -c test.txt --no-emit-package llama-cpp-python -o local.txt
+	$$C --no-deps sdist.in -o sdist.txt
+	$$C bootstrap.in -o bootstrap.txt
+	$$C build.in -o build.txt
+	! grep -nE '://|^-' *.txt
+
+clean:
+	rm -rf .venv*

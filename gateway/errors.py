@@ -1,0 +1,127 @@
+"""What the gateway itself refuses, as branches of the one tree in `providers.errors`.
+
+    MixgateError
+    ├── ConfigError                providers.yaml cannot be used (never reaches a client)
+    └── RefusalError               a request that we do not pass on
+        ├── InvalidRequestError    the body is not what the API takes
+        ├── PayloadTooLargeError   over a bound of ours
+        ├── AuthenticationError    no client key, or not a good one
+        ├── ForbiddenError         this caller may not do this
+        ├── NotFoundError          no such HTTP path
+        ├── MethodNotAllowedError  the path is right, the method is not
+        ├── ModelNotFoundError     no Model of that name
+        ├── NoEndpointError        a known Model with nothing on to serve it
+        ├── OverCapacityError      we are full
+        └── ShuttingDownError      we are draining
+"""
+
+from typing import ClassVar
+
+from msgspec import Struct
+
+from providers.errors import MixgateError
+
+
+class ConfigProblem(Struct, frozen=True):
+    """One complaint about a configuration file, with where it is and what to do."""
+
+    where: str
+    """`file:line`, or the file alone where no line is to blame."""
+    message: str
+    fix: str
+
+    def __str__(self) -> str:
+        """As one line for a terminal."""
+        return f"{self.where}: {self.message}\n    fix: {self.fix}"
+
+
+class ConfigError(MixgateError):
+    """providers.yaml cannot be used; `problems` says all that is wrong at once."""
+
+    code: ClassVar[str] = "config_invalid"
+
+    def __init__(self, problems: tuple[ConfigProblem, ...]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+class RefusalError(MixgateError):
+    """A request that we do not pass on."""
+
+    code: ClassVar[str] = "refused"
+    status: ClassVar[int] = 400
+    type: ClassVar[str] = "invalid_request_error"
+
+
+class InvalidRequestError(RefusalError):
+    """The body is not what the API takes; `param` names the member."""
+
+    code: ClassVar[str] = "invalid_request"
+
+
+class PayloadTooLargeError(RefusalError):
+    """The request is over a bound of ours."""
+
+    code: ClassVar[str] = "payload_too_large"
+    status: ClassVar[int] = 413
+
+
+class AuthenticationError(RefusalError):
+    """No client key, or not a good one."""
+
+    code: ClassVar[str] = "invalid_api_key"
+    status: ClassVar[int] = 401
+    type: ClassVar[str] = "authentication_error"
+
+
+class ForbiddenError(RefusalError):
+    """This caller may not do this."""
+
+    code: ClassVar[str] = "forbidden"
+    status: ClassVar[int] = 403
+    type: ClassVar[str] = "permission_error"
+
+
+class NotFoundError(RefusalError):
+    """No such HTTP path."""
+
+    code: ClassVar[str] = "not_found"
+    status: ClassVar[int] = 404
+
+
+class MethodNotAllowedError(RefusalError):
+    """The path is right, the method is not."""
+
+    code: ClassVar[str] = "method_not_allowed"
+    status: ClassVar[int] = 405
+
+
+class ModelNotFoundError(RefusalError):
+    """No Model of that name; the message offers near ones."""
+
+    code: ClassVar[str] = "model_not_found"
+    status: ClassVar[int] = 404
+
+
+class NoEndpointError(RefusalError):
+    """A known Model with nothing on to serve it; the message says what to set."""
+
+    code: ClassVar[str] = "no_endpoint_available"
+    status: ClassVar[int] = 503
+    type: ClassVar[str] = "api_error"
+
+
+class OverCapacityError(RefusalError):
+    """We are full; `retry_after_s` says when to come back."""
+
+    code: ClassVar[str] = "gateway_overloaded"
+    status: ClassVar[int] = 503
+    type: ClassVar[str] = "api_error"
+
+
+class ShuttingDownError(RefusalError):
+    """We are draining; another replica, or the next start, will answer."""
+
+    code: ClassVar[str] = "server_shutdown"
+    status: ClassVar[int] = 503
+    type: ClassVar[str] = "api_error"

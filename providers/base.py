@@ -1,0 +1,164 @@
+"""The seams: what a Dialect, a Decoder and a Transport are, and the values that cross them.
+
+A Dialect is pure: bytes in, values out. A Transport is the only thing that touches the network. Neither knows the
+other; the engine carries a WireRequest from one and the response's bytes to the other.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+from msgspec import Struct
+
+from providers.errors import ProviderError
+from providers.messages import ChatRequest, Event
+from providers.quirks import Quirks
+
+EndpointState = Literal["live", "unverified", "retired"]
+
+
+class Capabilities(Struct, frozen=True, gc=False):
+    """What an Endpoint is known to do. Unknown counts as no, streaming apart."""
+
+    streaming: bool = True
+    system: bool = False
+    tools: bool = False
+    json_object: bool = False
+    json_schema: bool = False
+    prefill: bool = False
+    logprobs: bool = False
+    vision: bool = False
+    reasoning: bool = False
+    seed: bool = False
+    multiple_choices: bool = False
+
+
+class Price(Struct, frozen=True, gc=False):
+    """What an Endpoint charges, in pico-USD (1e-12 USD) per token. `None` means that nobody knows, which is not zero."""
+
+    input_in_pusd: int | None = None
+    output_in_pusd: int | None = None
+    cache_read_in_pusd: int | None = None
+    cache_write_in_pusd: int | None = None
+    request_in_pusd: int | None = None
+    image_in_pusd: int | None = None
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """One model at one provider at one URL with one price and one context size: the thing that is routed to."""
+
+    id: str
+    """`provider/model-id`, as in providers.yaml."""
+    provider: str
+    model: str
+    """The public Model it serves."""
+    upstream_model: str
+    """The id that the provider knows."""
+    base_url: str
+    """Without a trailing slash. Empty for the local worker."""
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+    price: Price | None = None
+    capabilities: Capabilities = Capabilities()
+    quirks: Quirks = Quirks()
+    state: EndpointState = "live"
+    local: bool = False
+    description: str | None = None
+    details: Mapping[str, Any] = {}
+    """Facts for people: source, as_of, claims."""
+
+
+class WireRequest(Struct, frozen=True, kw_only=True):
+    """One HTTP request (or its like) to a provider, complete but for credentials that a Signer adds."""
+
+    url: str
+    body: bytes
+    headers: Mapping[str, str] = {}
+    """Names in lower case. content-length and host are the Transport's business."""
+    method: str = "POST"
+    stream: bool = False
+    """Whether the answer's bytes are wanted as they come; otherwise `WireResponse.read` gives the whole body at once."""
+
+
+class WireResponse(Protocol):
+    """A provider's answer: its head, and its body as bytes when they come."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Names in lower case; of repeated headers the last."""
+        ...
+
+    async def read(self) -> bytes:
+        """The next bytes of the body, `b""` once it is complete.
+
+        Raises:
+            ProviderError: TruncatedError when the connection broke first, GarbledError when a bound was passed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the connection back (body complete) or drop it (anything else). Idempotent, never blocks."""
+        ...
+
+
+class Transport(Protocol):
+    """Carries a WireRequest to a provider."""
+
+    async def send(self, request: WireRequest, *, connect_timeout_s: float) -> WireResponse:
+        """Send, and return once the head is here (stream) or the whole body (not stream).
+
+        Cancelling drops the connection.
+
+        Raises:
+            ProviderError: ConnectError, TruncatedError or GarbledError.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Drop every connection."""
+        ...
+
+
+class Decoder(Protocol):
+    """Turns the bytes of one 2xx answer, whole or in any pieces, into Events. Sans I/O."""
+
+    skipped_chunks: int
+    """Chunks that could not be read and were passed over: at most one, a second one fails the answer."""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Events that these bytes complete. Never raises: a failure is an AnswerFailed, and then nothing follows."""
+        ...
+
+    def finish(self) -> list[Event]:
+        """The body is complete. An answer without an end is an AnswerFailed, never a success."""
+        ...
+
+
+class Dialect(Protocol):
+    """How a family of providers talks. Stateless and pure."""
+
+    name: str
+
+    def encode(self, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> WireRequest:
+        """The provider's own request for what the client asked, without credentials.
+
+        Raises:
+            ProviderError: UnsupportedError where this family cannot say what was asked.
+        """
+        ...
+
+    def decoder(self, endpoint: Endpoint, *, stream: bool) -> Decoder:
+        """A fresh decoder for one answer."""
+        ...
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        """What a non-2xx answer means."""
+        ...
+
+    def authorize(self, api_key: str) -> Mapping[str, str]:
+        """The headers that carry a provider key."""
+        ...
