@@ -1,0 +1,14 @@
+"""What a model provider is: the shared values, the dialects, and the transports that carry them.
+
+`DIALECTS` is the list, explicit: adding a dialect is one file and one line here.
+"""
+
+from providers.base import Dialect
+from providers.local import Local
+from providers.openai import OpenAi
+from providers.openrouter import OpenRouter
+
+_ALL: tuple[Dialect, ...] = (OpenAi(), OpenRouter(), Local())
+
+DIALECTS = {dialect.name: dialect for dialect in _ALL}
+"""Every way of talking that we know, by the name providers.yaml uses."""

@@ -33,7 +33,7 @@ class Capabilities(Struct, frozen=True, gc=False):
 
 
 class Price(Struct, frozen=True, gc=False):
-    """What an Endpoint charges, in pico-USD (1e-12 USD) per token. `None` means that nobody knows, which is not zero."""
+    """What an Endpoint charges, in pico-USD (1e-12 USD) per token. `None`: nobody knows, which is not zero."""
 
     input_in_pusd: int | None = None
     output_in_pusd: int | None = None
@@ -76,7 +76,7 @@ class WireRequest(Struct, frozen=True, kw_only=True):
     """Names in lower case. content-length and host are the Transport's business."""
     method: str = "POST"
     stream: bool = False
-    """Whether the answer's bytes are wanted as they come; otherwise `WireResponse.read` gives the whole body at once."""
+    """Whether the answer's bytes are wanted as they come; otherwise the first `read` gives the whole body."""
 
 
 class WireResponse(Protocol):
@@ -155,8 +155,8 @@ class Dialect(Protocol):
         """A fresh decoder for one answer."""
         ...
 
-    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-        """What a non-2xx answer means."""
+    def error(self, status: int, headers: Mapping[str, str], body: bytes, *, now_unix_s: float) -> ProviderError:
+        """What a non-2xx answer means. `now_unix_s` is the wall clock, for a Retry-After that is a date."""
         ...
 
     def authorize(self, api_key: str) -> Mapping[str, str]:

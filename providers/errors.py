@@ -19,8 +19,8 @@
     │   └── BadRequestError        it finds the request itself wrong
     └── (gateway.errors)           our own refusals
 
-Each class has a stable `code` (shown to clients, used as a metric label), the HTTP `status` a client sees when this error
-is the final word, the OpenAI error `type`, and `retryable`: whether another endpoint may do better.
+Each class has a stable `code` (shown to clients, used as a metric label), the HTTP `status` a client sees when this
+error is the final word, the OpenAI error `type`, and `retryable`: whether another endpoint may do better.
 """
 
 from typing import ClassVar, Literal

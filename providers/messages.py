@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
+from providers.json_values import elements, members
+
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
@@ -23,7 +25,7 @@ class _Value(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     """Frozen, and silent about what was not given."""
 
 
-class Part(_Value):
+class Part(_Value, frozen=True):
     """One part of a message's content. `type` says which of the other members is meant."""
 
     type: str
@@ -35,14 +37,14 @@ class Part(_Value):
     cache_control: dict[str, Any] | None = None
 
 
-class FunctionCall(_Value):
+class FunctionCall(_Value, frozen=True):
     """A function the model wants called; `arguments` is JSON text as the model wrote it, valid or not."""
 
     name: str
     arguments: str = ""
 
 
-class ToolCall(_Value):
+class ToolCall(_Value, frozen=True):
     """One call out of an assistant message."""
 
     id: str
@@ -51,7 +53,7 @@ class ToolCall(_Value):
     index: int | None = None
 
 
-class Message(_Value):
+class Message(_Value, frozen=True):
     """One turn of the conversation."""
 
     role: Role
@@ -71,7 +73,7 @@ class Message(_Value):
     """True on a last assistant message: go on from this text (Mistral's spelling of a prefill)."""
 
 
-class Function(_Value):
+class Function(_Value, frozen=True):
     """A function the model may call; `parameters` is a JSON Schema."""
 
     name: str
@@ -80,7 +82,7 @@ class Function(_Value):
     strict: bool | None = None
 
 
-class Tool(_Value):
+class Tool(_Value, frozen=True):
     """A tool on offer. Only `function` tools are ours to translate; other types pass through `extra`."""
 
     type: str = "function"
@@ -88,7 +90,7 @@ class Tool(_Value):
     cache_control: dict[str, Any] | None = None
 
 
-class JsonSchema(_Value):
+class JsonSchema(_Value, frozen=True):
     """The schema an answer must satisfy."""
 
     name: str = "answer"
@@ -97,7 +99,7 @@ class JsonSchema(_Value):
     strict: bool | None = None
 
 
-class ResponseFormat(_Value):
+class ResponseFormat(_Value, frozen=True):
     """`text`, `json_object` or `json_schema`; llama-server also takes `schema` beside `json_object`."""
 
     type: str
@@ -105,7 +107,7 @@ class ResponseFormat(_Value):
     schema: dict[str, Any] | None = None
 
 
-class StreamOptions(_Value):
+class StreamOptions(_Value, frozen=True):
     """How a stream is to be written."""
 
     include_usage: bool | None = None
@@ -117,7 +119,7 @@ Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 TokenCount: TypeAlias = Annotated[int, Meta(ge=1, le=100_000_000)]
 
 
-class ChatRequest(_Value):
+class ChatRequest(_Value, frozen=True):
     """What a client asked, in the field's own words. The last place where HTTP exists is the ingress that made it."""
 
     messages: Annotated[tuple[Message, ...], Meta(min_length=1, max_length=MESSAGES_MAX)]
@@ -291,26 +293,25 @@ def unknown_members(sent: Any, understood: Any) -> Any:
     Returns None where nothing was missed; nulls are not worth keeping.
     """
     missed: dict[str, Any] = {}
-    if isinstance(sent, dict) and isinstance(understood, dict):
-        for key, value in sent.items():
-            rest = unknown_members(value, understood[key]) if key in understood else value
-            if rest is not None:
-                missed[key] = rest
-    elif isinstance(sent, list) and isinstance(understood, (list, tuple)):
-        for position, value in enumerate(sent):
-            rest = unknown_members(value, understood[position])
-            if rest is not None:
-                missed[str(position)] = rest
+    known = members(understood)
+    for key, value in members(sent).items():
+        if (rest := unknown_members(value, known[key]) if key in known else value) is not None:
+            missed[key] = rest
+    for position, (value, part) in enumerate(zip(elements(sent), elements(understood), strict=False)):
+        if (rest := unknown_members(value, part)) is not None:
+            missed[str(position)] = rest
     return missed or None
 
 
 def merge_extra(body: Any, extra: Mapping[str, Any]) -> None:
     """Put the tree of unknown members back into `body` (builtins, changed in place). What is there already stays."""
+    if parts := elements(body):
+        for position, rest in extra.items():
+            merge_extra(parts[int(position)], rest)
+        return
+    known = members(body)
     for key, value in extra.items():
-        if isinstance(body, list):
-            if int(key) < len(body):
-                merge_extra(body[int(key)], value)
-        elif key not in body:
-            body[key] = value
-        elif isinstance(value, dict) and isinstance(body[key], (dict, list)):
-            merge_extra(body[key], value)
+        if key not in known:
+            known[key] = value
+        elif isinstance(known[key], dict | list):
+            merge_extra(known[key], members(value))

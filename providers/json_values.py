@@ -1,0 +1,13 @@
+"""Decoded JSON of a shape nobody promised, taken apart without surprises."""
+
+from typing import Any, cast
+
+
+def members(value: object) -> dict[str, Any]:
+    """The members of a JSON object; none where the value is something else."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def elements(value: object) -> list[Any]:
+    """The elements of a JSON array; none where the value is something else."""
+    return cast("list[Any]", value) if isinstance(value, list | tuple) else []

@@ -1,0 +1,78 @@
+"""Server-sent events: bytes in, the `data` of each complete event out. Sans I/O, bounded, any line ending.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html, less what no model provider uses (ids, retry, names:
+the payload says its own type). Comments are dropped here, so they never look like progress.
+"""
+
+EVENT_MAX_BYTES = 2 * 1024 * 1024
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class EventTooLongError(ValueError):
+    """One event passed EVENT_MAX_BYTES without ending."""
+
+
+class SseParser:
+    """Collects bytes until an event is complete. Feed it any split of the stream."""
+
+    __slots__ = ("_pending", "_pending_bytes")
+
+    def __init__(self) -> None:
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The payloads of the events that these bytes complete.
+
+        Raises:
+            EventTooLongError: An event grew past EVENT_MAX_BYTES.
+        """
+        if b"\n" not in data and b"\r" not in data:
+            # Nothing can end here. Parts are joined once, so a line that drips in costs no more than its length.
+            self._hold(data)
+            return []
+        if self._pending:
+            self._pending.append(data)
+            data = b"".join(self._pending)
+            self._pending.clear()
+            self._pending_bytes = 0
+        cut = b""
+        if b"\r" in data:
+            if data.endswith(b"\r"):  # its line feed may be in the next read
+                data, cut = data[:-1], b"\r"
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *events, rest = data.split(b"\n\n")
+        rest += cut
+        if rest:
+            self._hold(rest)
+        payloads: list[bytes] = []
+        for event in events:
+            if event.startswith(b"data: ") and b"\n" not in event:
+                payloads.append(event[6:])
+            elif (payload := _payload(event)) is not None:
+                payloads.append(payload)
+        return payloads
+
+    def finish(self) -> list[bytes]:
+        """The stream is over: the payload of a last event whose blank line never came."""
+        rest = b"".join(self._pending).replace(b"\r", b"\n")
+        self._pending.clear()
+        self._pending_bytes = 0
+        payload = _payload(rest)
+        return [] if payload is None else [payload]
+
+    def _hold(self, data: bytes) -> None:
+        self._pending.append(data)
+        self._pending_bytes += len(data)
+        if self._pending_bytes > EVENT_MAX_BYTES:
+            raise EventTooLongError
+
+
+def _payload(event: bytes) -> bytes | None:
+    """The joined `data` lines of one event, or None where it has none (a comment, a name, an empty line)."""
+    lines = [
+        line[6:] if line.startswith(b"data: ") else line[5:]
+        for line in event.removeprefix(BYTE_ORDER_MARK).split(b"\n")
+        if line.startswith(b"data:")
+    ]
+    return b"\n".join(lines) if lines else None
