@@ -1,0 +1,100 @@
+"""The benchmark's command line. `python -m bench --help`, or `make bench ARGS=...`."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.measure import Bench, measure_import, run_rounds
+from bench.modes import MODES, shortened, write_bodies
+from bench.profiling import profile_mode
+from bench.report import describe_machine, markdown, print_report, save
+from bench.running import Cores
+from bench.targets import BUILDERS
+from bench.tools import OUT, BenchError, MockUpstream, build_tools
+
+ROUNDS_DEFAULT = 5
+EXIT_BAR_FAILED = 1
+EXIT_NOT_MEASURED = 2
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    """The options of this call."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="What a request costs in Mixgate and in other gateways, side by side."
+    )
+    parser.add_argument("--rounds", type=int, default=ROUNDS_DEFAULT, help="interleaved rounds (default %(default)s)")
+    parser.add_argument("--targets", type=_names(BUILDERS), help="only these, with commas: " + ", ".join(BUILDERS))
+    names = [mode.name for mode in MODES]
+    parser.add_argument("--modes", type=_names(names), help="only these, with commas: " + ", ".join(names))
+    parser.add_argument("--quick", action="store_true", help="one round of short windows")
+    parser.add_argument("--gate", action="store_true", help="exit 1 when a measured bar fails")
+    parser.add_argument("--markdown", action="store_true", help="print the README's block from the last run, and stop")
+    parser.add_argument("--profile", choices=names, metavar="MODE", help="profile the gateway in one mode, and stop")
+    parser.add_argument("--out", type=Path, default=OUT, help="where results and logs go (default bench/out)")
+    return parser.parse_args(words)
+
+
+def _names(known: Any) -> Any:
+    def split(text: str) -> list[str]:
+        wanted = text.split(",")
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(known)}")
+        return wanted
+
+    return split
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, print, keep; the exit code."""
+    tools = build_tools()
+    out: Path = options.out.resolve()
+    bodies = out / "bodies"
+    bodies.mkdir(parents=True, exist_ok=True)
+    write_bodies(bodies)
+    modes = [mode for mode in MODES if options.modes is None or mode.name in options.modes]
+    if options.quick:
+        modes = [shortened(mode) for mode in modes]
+    rounds = 1 if options.quick else options.rounds
+    cores = Cores.choose()
+    if cores.load is not None:
+        os.sched_setaffinity(0, {cores.load})
+    with MockUpstream(tools.mock) as mock:
+        bench = Bench(tools, mock, bodies, out, cores)
+        if options.profile:
+            print(profile_mode(bench, next(mode for mode in MODES if mode.name == options.profile)))
+            return 0
+        names = options.targets or list(BUILDERS)
+        record = run_rounds(bench, names, modes, rounds, lambda line: print(line, file=sys.stderr, flush=True))
+    if "mixgate" in names:
+        record.import_s, record.import_note = measure_import()
+    results = record.as_json() | {"machine": describe_machine(), "rounds": rounds, "pinned": cores.target is not None}
+    save(results, out / "results.json")
+    judgements = print_report(results)
+    if "mixgate" in names and "mixgate" not in record.versions:
+        return EXIT_NOT_MEASURED
+    failed = any(judgement.status == "FAIL" for judgement in judgements)
+    return EXIT_BAR_FAILED if failed and options.gate else 0
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one call of the command."""
+    options = parse(words)
+    try:
+        if options.markdown:
+            print(markdown(json.loads((options.out / "results.json").read_text())))
+            return 0
+        return run(options)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+    except FileNotFoundError as error:
+        print(f"bench: {error.filename} is not there: run `make bench` first", file=sys.stderr)
+    return EXIT_NOT_MEASURED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""The arithmetic of the benchmark, without any I/O: windows into figures, figures into ratios and bars."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+LITELLM = ("litellm-1.106", "litellm-1.80")
+"""LiteLLM is quoted as its best variant."""
+
+TTFT_P50_MAX_MS = 60.0
+CHUNK_P50_MAX_MS = 10.0
+CHUNK_P99_MAX_MS = 200.0
+"""A paced stream that comes later than this has been held back: the mock sends its first chunk within 20 ms."""
+SATURATED_SHARE = 0.85
+"""A target that uses this much of its core is late because it can't keep up, which is slow but still streaming."""
+FOREIGN_SHARE_MAX = 0.05
+
+StreamVerdict = Literal["streams", "saturated", "held back", "incomplete", "not a stream"]
+Status = Literal["PASS", "FAIL", "not run"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """What one window of load has cost one target."""
+
+    requests: int
+    """Requests that the mock upstream has received: the denominator."""
+    chunks: int
+    """Events of finished streams, by the mock's count."""
+    cpu_s: float
+    """CPU time of the target's whole process tree."""
+    window_s: float
+    """From the first request to the last answer."""
+    foreign_s: float
+    """CPU time that others on the machine spent meanwhile."""
+    elapsed_s: float
+    """What `foreign_s` is a share of: the window and the wait for silence."""
+    completed: int
+    bad: int
+    """Failed, incomplete and hung answers."""
+    crossed: int
+    """Marked requests that came back with another's marker, or with none."""
+    latency_us: dict[str, int]
+    ttft_us: dict[str, int]
+    chunk_us: dict[str, int]
+    paced: bool
+    first_failure: str
+
+    @property
+    def cpu_us_per_request(self) -> float | None:
+        """CPU microseconds per request; `None` when nothing arrived or nothing was spent."""
+        return self.cpu_s * 1e6 / self.requests if self.requests and self.cpu_s else None
+
+    @property
+    def cpu_us_per_chunk(self) -> float | None:
+        """CPU microseconds per chunk, the request's own cost shared out among its chunks."""
+        return self.cpu_s * 1e6 / self.chunks if self.chunks and self.cpu_s else None
+
+    @property
+    def utilisation(self) -> float:
+        """Cores used on average."""
+        return self.cpu_s / self.window_s if self.window_s else 0.0
+
+    @property
+    def verdict(self) -> StreamVerdict:
+        """Whether a window of streams really streamed."""
+        if not self.chunks:
+            return "not a stream"
+        if self.bad or not self.completed:
+            return "incomplete"
+        in_time = (
+            self.ttft_us["p50"] <= TTFT_P50_MAX_MS * 1e3
+            and self.chunk_us["p50"] <= CHUNK_P50_MAX_MS * 1e3
+            and self.chunk_us["p99"] <= CHUNK_P99_MAX_MS * 1e3
+        )
+        if in_time or not self.paced:
+            return "streams"
+        return "saturated" if self.utilisation >= SATURATED_SHARE else "held back"
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Medians of one target over all rounds. `None`: not measured, or measured and not valid."""
+
+    values: Mapping[str, float | None]
+    spread: Mapping[str, tuple[float, float]]
+    """The lowest and highest value of each figure."""
+    verdicts: tuple[StreamVerdict, ...]
+    """What the paced windows turned out to be, one per round."""
+    bad: int
+    crossed: int
+    first_failure: str
+    foreign_share: float
+    """The worst window's share of the machine that went to others."""
+
+    def get(self, name: str) -> float | None:
+        """A figure by its name."""
+        return self.values.get(name)
+
+
+PER_REQUEST_MODES = ("c1", "c32", "c256", "large")
+FIGURE_NAMES = (
+    *PER_REQUEST_MODES,
+    "paced",
+    "burst",
+    "c32_per_s",
+    "c1_p50_us",
+    "c32_p50_ms",
+    "c32_p99_ms",
+    "ttft_p50_ms",
+    "chunk_p50_us",
+    "chunk_p99_us",
+    "pss_mb",
+    "start_s",
+)
+
+
+def figures_of_round(windows: Mapping[str, Window], *, pss_mb: float, start_s: float) -> dict[str, float]:
+    """The valid figures of one visit."""
+    found: dict[str, float | None] = {"pss_mb": pss_mb or None, "start_s": start_s or None}
+    for name in PER_REQUEST_MODES:
+        if (window := windows.get(name)) and not window.bad:
+            found[name] = window.cpu_us_per_request
+    if window := windows.get("c32"):
+        found["c32_per_s"] = window.completed / window.window_s if window.window_s else None
+        found["c32_p50_ms"] = window.latency_us["p50"] / 1e3
+        found["c32_p99_ms"] = window.latency_us["p99"] / 1e3
+    if window := windows.get("c1"):
+        found["c1_p50_us"] = float(window.latency_us["p50"])
+    for name in ("paced", "burst"):
+        if (window := windows.get(name)) and window.verdict in {"streams", "saturated"}:
+            found[name] = window.cpu_us_per_chunk
+    if window := windows.get("paced"):
+        found["ttft_p50_ms"] = window.ttft_us["p50"] / 1e3
+        found["chunk_p50_us"] = float(window.chunk_us["p50"])
+        found["chunk_p99_us"] = float(window.chunk_us["p99"])
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def summarise(rounds: Iterable[dict[str, float]], windows: Iterable[Mapping[str, Window]]) -> Figures:
+    """Medians over rounds. A figure that most rounds could not give is not given."""
+    by_round = list(rounds)
+    seen = [window for visit in windows for window in visit.values()]
+    values: dict[str, float | None] = {}
+    spread: dict[str, tuple[float, float]] = {}
+    for name in FIGURE_NAMES:
+        samples = [figures[name] for figures in by_round if name in figures]
+        if not samples or 2 * len(samples) < len(by_round):
+            values[name] = None
+            continue
+        values[name] = median(samples)
+        spread[name] = (min(samples), max(samples))
+    return Figures(
+        values=values,
+        spread=spread,
+        verdicts=tuple(window.verdict for window in seen if window.paced and window.chunks > 0),
+        bad=sum(window.bad for window in seen),
+        crossed=sum(window.crossed for window in seen),
+        first_failure=next((window.first_failure for window in seen if window.first_failure), ""),
+        foreign_share=max((foreign_share(window) for window in seen), default=0.0),
+    )
+
+
+def foreign_share(window: Window, cores: int = 1) -> float:
+    """CPU time of others as a share of one core (or of several)."""
+    return window.foreign_s / window.elapsed_s / cores if window.elapsed_s else 0.0
+
+
+Table = Mapping[str, Figures]
+
+
+def ratio(
+    table: Table, figure: str, other: str, *, of: str = "mixgate", other_figure: str | None = None
+) -> float | None:
+    """How many times one target's figure is another's; `None` unless both were measured."""
+    mine = table[of].get(figure) if of in table else None
+    theirs = table[other].get(other_figure or figure) if other in table else None
+    return mine / theirs if mine is not None and theirs else None
+
+
+def best_litellm(table: Table, figure: str) -> str | None:
+    """The LiteLLM variant that is cheapest in this figure."""
+    costs = {name: table[name].get(figure) for name in LITELLM if name in table}
+    known = {name: cost for name, cost in costs.items() if cost is not None}
+    return min(known, key=lambda name: known[name]) if known else None
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A promise about the gateway: a measured value that has to stay at or below a limit."""
+
+    name: str
+    unit: str
+    limit: float
+    value: Callable[[Table, float | None], float | None]
+    """From the table and the import time in seconds."""
+    aim: float | None = None
+
+    def judge(self, table: Table, import_s: float | None) -> "Judgement":
+        """Hold the promise against what was measured."""
+        value = self.value(table, import_s)
+        status: Status = "not run" if value is None else "PASS" if value <= self.limit else "FAIL"
+        return Judgement(self.name, self.unit, self.limit, self.aim, value, status)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A promise and what came of it."""
+
+    name: str
+    unit: str
+    limit: float
+    aim: float | None
+    value: float | None
+    status: Status
+
+
+def _against_litellm(table: Table, figure: str) -> float | None:
+    best = best_litellm(table, figure)
+    return ratio(table, figure, best) if best else None
+
+
+def _figure(table: Table, name: str) -> float | None:
+    return table["mixgate"].get(name) if "mixgate" in table else None
+
+
+def _count(table: Table, of: Callable[[Figures], int]) -> float | None:
+    return float(of(table["mixgate"])) if "mixgate" in table else None
+
+
+def _late_streams(figures: Figures) -> int:
+    return sum(verdict != "streams" for verdict in figures.verdicts)
+
+
+BARS = (
+    Bar("CPU per request, c32", "x nginx", 6.0, lambda t, _: ratio(t, "c32", "nginx"), aim=4.0),
+    Bar("CPU per request, c32", "x LiteLLM's best", 1 / 90, lambda t, _: _against_litellm(t, "c32")),
+    Bar("CPU per request, c256", "x own c32", 1.3, lambda t, _: ratio(t, "c256", "mixgate", other_figure="c32")),
+    Bar("CPU per paced chunk", "x nginx", 2.5, lambda t, _: ratio(t, "paced", "nginx"), aim=1.8),
+    Bar("CPU per burst chunk", "x aiohttp anchor", 1.5, lambda t, _: ratio(t, "burst", "aiohttp-anchor"), aim=1.0),
+    Bar("memory after load", "MB PSS", 75.0, lambda t, _: _figure(t, "pss_mb")),
+    Bar("start to first 200", "s", 0.6, lambda t, _: _figure(t, "start_s")),
+    Bar("import of the gateway", "s", 0.3, lambda _, import_s: import_s),
+    Bar("bad answers", "count", 0, lambda t, _: _count(t, lambda f: f.bad)),
+    Bar("crossed answers", "count", 0, lambda t, _: _count(t, lambda f: f.crossed)),
+    Bar("paced windows that did not stream", "count", 0, lambda t, _: _count(t, _late_streams)),
+)
+
+
+def judge_all(table: Table, import_s: float | None) -> list[Judgement]:
+    """Every promise."""
+    return [bar.judge(table, import_s) for bar in BARS]

@@ -1,0 +1,192 @@
+"""What a run prints and keeps: the tables, the results file, the README's block."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.figures import (
+    FOREIGN_SHARE_MAX,
+    Figures,
+    Judgement,
+    Window,
+    best_litellm,
+    figures_of_round,
+    judge_all,
+    ratio,
+    summarise,
+)
+
+COLUMNS = (
+    ("c1", "c1 us", 0),
+    ("c32", "c32 us", 0),
+    ("c256", "c256 us", 0),
+    ("large", "100KB us", 0),
+    ("paced", "paced us/chunk", 1),
+    ("burst", "burst us/chunk", 1),
+    ("c32_per_s", "c32 req/s", 0),
+    ("c32_p50_ms", "p50 ms", 2),
+    ("c32_p99_ms", "p99 ms", 2),
+    ("c1_p50_us", "c1 p50 us", 0),
+    ("ttft_p50_ms", "TTFT ms", 1),
+    ("chunk_p50_us", "chunk p50 us", 0),
+    ("chunk_p99_us", "chunk p99 us", 0),
+    ("pss_mb", "PSS MB", 0),
+    ("start_s", "start s", 2),
+)
+RATIO_FIGURES = ("c1", "c32", "c256", "large", "paced", "burst", "pss_mb", "start_s")
+
+
+def tabulate(results: Mapping[str, Any]) -> dict[str, Figures]:
+    """Medians of every target from the plain data of a run."""
+    table: dict[str, Figures] = {}
+    for name in results["versions"]:
+        visits = [visit for visit in results["visits"] if visit["target"] == name]
+        windows = [{mode: Window(**w) for mode, w in visit["windows"].items()} for visit in visits]
+        rounds = [
+            figures_of_round(seen, pss_mb=visit["pss_mb"], start_s=visit["start_s"])
+            for seen, visit in zip(windows, visits, strict=True)
+        ]
+        if visits:
+            table[name] = summarise(rounds, windows)
+    return table
+
+
+def describe_machine() -> dict[str, str]:
+    """What the figures belong to."""
+    model = next((line for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
+    cores = sum(line.startswith("processor") for line in _lines("/proc/cpuinfo"))
+    return {
+        "cpu": model.partition(":")[2].strip() or platform.machine(),
+        "cores": str(cores),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def print_report(results: Mapping[str, Any]) -> list[Judgement]:
+    """Print the figures, the ratios, what was left out and the bars; return the bars."""
+    table = tabulate(results)
+    judgements = judge_all(table, results["import_s"])
+    print("\nFigures: medians; us are CPU microseconds of the target's whole process tree\n")
+    print(_aligned([["", *(title for _, title, _ in COLUMNS), "bad", "crossed"], *_figure_rows(table)]))
+    print("\nRatios: what mixgate costs, in multiples of each\n")
+    print(_aligned([["of", *RATIO_FIGURES], *_ratio_rows(table)]))
+    print("\nBars\n")
+    print(_aligned([["", "value", "limit", "aim", ""], *(_bar_row(judgement) for judgement in judgements)]))
+    for line in _remarks(results, table):
+        print(line)
+    return judgements
+
+
+def _figure_rows(table: Mapping[str, Figures]) -> list[list[str]]:
+    return [
+        [
+            name,
+            *(_number(found.get(figure), digits) for figure, _, digits in COLUMNS),
+            str(found.bad),
+            str(found.crossed),
+        ]
+        for name, found in table.items()
+    ]
+
+
+def _ratio_rows(table: Mapping[str, Figures]) -> list[list[str]]:
+    others = [name for name in table if name not in {"mixgate", "direct"}]
+    return [[other, *(_ratio_text(ratio(table, figure, other)) for figure in RATIO_FIGURES)] for other in others]
+
+
+def _bar_row(judgement: Judgement) -> list[str]:
+    name = f"{judgement.name}, {judgement.unit}"
+    aim = "" if judgement.aim is None else _ratio_text(judgement.aim)
+    return [name, _ratio_text(judgement.value), _ratio_text(judgement.limit), aim, judgement.status]
+
+
+def _remarks(results: Mapping[str, Any], table: Mapping[str, Figures]) -> list[str]:
+    remarks: list[str] = []
+    if not table:
+        return remarks
+    worst = max(table, key=lambda name: table[name].foreign_share)
+    if table[worst].foreign_share > FOREIGN_SHARE_MAX:
+        remarks.append(
+            f"\nNOISY: others used up to {table[worst].foreign_share:.0%} of a core during a window ({worst}); "
+            f"above {FOREIGN_SHARE_MAX:.0%} the figures are not to be quoted."
+        )
+    for name, found in table.items():
+        odd = sorted({verdict for verdict in found.verdicts if verdict != "streams"})
+        if odd:
+            remarks.append(f"{name}: paced streams were {', '.join(odd)}; only saturated ones keep their figure")
+        if found.first_failure:
+            remarks.append(f"{name}: first failure: {found.first_failure}")
+    remarks += [f"{name}: not measured: {why}" for name, why in results["unavailable"].items()]
+    if results["import_note"]:
+        remarks.append(f"import time: not measured: {results['import_note']}")
+    return remarks
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _ratio_text(value: float | None) -> str:
+    """A short number, and a small ratio as the fraction people compare it with."""
+    if value is None:
+        return "-"
+    if 0 < value < 0.1:
+        return f"1/{1 / value:.0f}"
+    return f"{value:.0f}" if value == int(value) else f"{value:.2f}"
+
+
+def save(results: Mapping[str, Any], path: Path) -> None:
+    """Keep a run: what was seen, the medians, and the bars."""
+    table = tabulate(results)
+    document = dict(results)
+    document["figures"] = {name: asdict(found) for name, found in table.items()}
+    document["bars"] = [asdict(judgement) for judgement in judge_all(table, results["import_s"])]
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The README's block: bars first, then who was measured beside us."""
+    table = tabulate(results)
+    machine = results["machine"]
+    lines = ["| what | measured | bar |", "|---|---:|---:|"]
+    lines += [
+        f"| {bar.name} ({bar.unit}) | {_ratio_text(bar.value)} | <= {_ratio_text(bar.limit)} |"
+        for bar in judge_all(table, results["import_s"])
+    ]
+    lines += ["", "| | CPU/request c32 | c256 | 100 KB | CPU/paced chunk | burst | memory | start |"]
+    lines.append("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for name, found in table.items():
+        if name == "direct":
+            continue
+        cells = [f"{_number(found.get(figure), 0)} us" for figure in ("c32", "c256", "large")]
+        cells += [f"{_number(found.get(figure), 1)} us" for figure in ("paced", "burst")]
+        cells += [f"{_number(found.get('pss_mb'), 0)} MB", f"{_number(found.get('start_s'), 2)} s"]
+        version = results["versions"][name]
+        label = name if version == "frozen" else f"{name.split('-1.')[0]} {version}"
+        lines.append(f"| {label} | {' | '.join(cell.replace('- ', '- ') for cell in cells)} |")
+    best = best_litellm(table, "c32")
+    lines += ["", f"`make bench`, {results['rounds']} rounds, medians; {machine['cpu']}, {machine['cores']} cores, "]
+    lines[-1] += f"Python {machine['python']}" + (f"; LiteLLM's best is {best}." if best else ".")
+    return "\n".join(lines)
