@@ -1,0 +1,163 @@
+"""Provider entries: whose key resolves and who is therefore on, and the settings of the gateway with keys resolved."""
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from gateway.config.catalogue import GatewaySettings, ProviderEntry, Tls
+from gateway.config.complaints import Located
+from gateway.config.dialects import DIALECTS
+from gateway.config.overrides import Override
+from gateway.config.schema import GatewaySection, ProviderSection
+from gateway.config.secrets import Resolution, Secret, is_reference, resolve
+from gateway.errors import ConfigProblem
+
+
+class Accounts(Struct, frozen=True):
+    """Every provider by name, the files that keys were read from, and what is wrong or odd."""
+
+    providers: dict[str, ProviderEntry]
+    files: tuple[Path, ...]
+    problems: tuple[ConfigProblem, ...]
+    warnings: tuple[ConfigProblem, ...]
+
+
+def open_accounts(located: Located, sections: Mapping[str, ProviderSection], env: Mapping[str, str]) -> Accounts:
+    """Turn the `providers` section into entries, each on or off with the reason."""
+    entries: dict[str, ProviderEntry] = {}
+    files: list[Path] = []
+    problems: list[ConfigProblem] = []
+    warnings: list[ConfigProblem] = []
+    local: str | None = None
+    for name, section in sections.items():
+        problems += _misfits(located, name, section)
+        if DIALECTS[section.dialect].local:
+            if local is not None:
+                message = f'providers.{name}: "{local}" is the local provider already'
+                problems.append(located.complaint(("providers", name), message, f"move its models under {local}"))
+            local = name
+        entry, resolutions = _entry(name, section, env)
+        entries[name] = entry
+        files += [found.file for found in resolutions if found.file is not None]
+        if entry.api_key is not None and _crosses_a_network_in_clear(entry.base_url):
+            message = f"providers.{name}: its key would travel over plain http"
+            warnings.append(located.complaint(("providers", name, "base_url"), message, "use https://"))
+    return Accounts(entries, tuple(files), tuple(problems), tuple(warnings))
+
+
+def settle_gateway(
+    located: Located, section: GatewaySection, overrides: Mapping[str, Override], env: Mapping[str, str]
+) -> tuple[GatewaySettings, tuple[Path, ...], tuple[ConfigProblem, ...]]:
+    """The gateway's own settings, the files its keys came from, and what stands in the way of starting so."""
+
+    def complain(key: str, *rest: int | str, message: str, fix: str) -> ConfigProblem:
+        override = overrides.get(key)
+        if override is not None:
+            return ConfigProblem(override.origin, message, fix)
+        return located.complaint(("gateway", key, *rest), message, fix)
+
+    problems: list[ConfigProblem] = []
+    keys: list[Secret] = []
+    files: list[Path] = []
+    for position, reference in enumerate(section.client_keys):
+        found = resolve(reference, env)
+        files += [found.file] if found.file is not None else []
+        if found.secret is None:
+            # Left out in silence, one missing variable would open the gateway to everybody.
+            message = f"the client key {reference} does not resolve: {found.reason}"
+            problems.append(complain("client_keys", position, message=message, fix=found.fix))
+        else:
+            keys.append(found.secret)
+    if not section.client_keys and not is_loopback(section.host):
+        message = f"gateway.host {section.host} can be reached from elsewhere, and there are no client keys"
+        fix = "add `client_keys: [env:NAME]` under gateway, or listen on 127.0.0.1"
+        problems.append(complain("host", message=message, fix=fix))
+    settings = GatewaySettings(
+        host=section.host,
+        port=section.port,
+        client_keys=tuple(keys),
+        trusted_proxies=tuple(section.trusted_proxies),
+        hosts=tuple(section.hosts),
+        tls=None if section.tls is None else Tls(Path(section.tls.cert), Path(section.tls.key)),
+        drain_s=section.drain_s,
+    )
+    if settings.tls is not None:
+        for name, path in (("cert", settings.tls.cert), ("key", settings.tls.key)):
+            if not path.is_file():
+                key = f"tls_{name}" if f"tls_{name}" in overrides else "tls"
+                message = f"gateway.tls.{name}: there is no file {path}"
+                problems.append(complain(key, name, message=message, fix="name the PEM file by its absolute path"))
+    return settings, tuple(files), tuple(problems)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() in {"localhost", "localhost.localdomain", "ip6-localhost"}
+
+
+def _misfits(located: Located, name: str, section: ProviderSection) -> list[ConfigProblem]:
+    """Keys that do not go with the dialect or with one another."""
+    defaults = DIALECTS[section.dialect]
+    problems: list[ConfigProblem] = []
+    if defaults.local:
+        for key in ("base_url", "api_key", "transport", "proxy"):
+            if getattr(section, key) is not None:
+                message = f"providers.{name}: a local provider has no {key}"
+                fix = "take it out; for a server of your own use `dialect: openai`"
+                problems.append(located.complaint(("providers", name, key), message, fix))
+    elif section.base_url is None and defaults.base_url is None:
+        message = f'providers.{name} needs "base_url"'
+        fix = "add the server's URL up to and without /chat/completions, as in http://127.0.0.1:8000/v1"
+        problems.append(located.complaint(("providers", name), message, fix))
+    if section.proxy is not None and section.transport == "http":
+        message = f"providers.{name}: the http transport knows no proxy"
+        fix = "write `transport: aiohttp`, or leave transport out"
+        problems.append(located.complaint(("providers", name, "transport"), message, fix))
+    return problems
+
+
+def _entry(name: str, section: ProviderSection, env: Mapping[str, str]) -> tuple[ProviderEntry, list[Resolution]]:
+    defaults = DIALECTS[section.dialect]
+    references = {
+        "api_key": section.api_key or defaults.api_key,
+        "proxy": section.proxy if section.proxy and is_reference(section.proxy) else None,
+    }
+    found = {key: resolve(reference, env) for key, reference in references.items() if reference}
+    failed = next((item for item in found.values() if item.secret is None), None)
+    secrets = {key: item.secret for key, item in found.items()}
+    proxy = secrets.get("proxy")
+    if section.proxy and not is_reference(section.proxy):
+        proxy = Secret(section.proxy, "proxy")
+    entry = ProviderEntry(
+        name=name,
+        dialect=section.dialect,
+        base_url=section.base_url or defaults.base_url or "",
+        api_key=secrets.get("api_key"),
+        transport=section.transport or ("aiohttp" if section.proxy else "http"),
+        proxy=proxy,
+        region=section.region,
+        profile=section.profile,
+        local=defaults.local,
+        on=failed is None,
+        off_reason=failed.reason if failed else None,
+        fix=failed.fix if failed else None,
+        variables=tuple(item.variable for item in found.values() if item.variable),
+    )
+    return entry, list(found.values())
+
+
+def _crosses_a_network_in_clear(url: str) -> bool:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme != "http" or is_loopback(host):
+        return False
+    try:
+        return not ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." in host

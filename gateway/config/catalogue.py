@@ -1,0 +1,151 @@
+"""What the gateway may route to, as frozen values: the outcome of reading providers.yaml."""
+
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from gateway.config.complaints import near
+from gateway.config.schema import DEFAULT_POLICY, ORDERED, Policy
+from gateway.config.secrets import Secret
+from gateway.errors import ConfigProblem
+from providers.base import Endpoint, Price
+
+DEMO_MODEL = "demo"
+BUNDLED_FILE = "bundled"
+NAME_SUFFIXES = (":nitro", ":floor", ":free", ":exacto", ":online")
+"""Suffixes that clients of OpenRouter add to a name; looked up without them when the whole name fits nothing."""
+
+
+class Tls(Struct, frozen=True):
+    """The pair of PEM files that https is served from."""
+
+    cert: Path
+    key: Path
+
+
+class GatewaySettings(Struct, frozen=True, kw_only=True):
+    """How the gateway itself is reached."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    client_keys: tuple[Secret, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks (CIDR) whose forwarding headers are believed."""
+    hosts: tuple[str, ...] = ()
+    """Names besides loopback's and `host` that a Host header may carry."""
+    tls: Tls | None = None
+    drain_s: int = 120
+
+
+class ProviderEntry(Struct, frozen=True, kw_only=True):
+    """A vendor's account, or a server of one's own, and whether it is on."""
+
+    name: str
+    dialect: str
+    base_url: str
+    """Without a trailing slash; empty for the local worker."""
+    api_key: Secret | None = None
+    transport: Literal["http", "aiohttp"] = "http"
+    proxy: Secret | None = None
+    """The forward proxy's URL. A Secret because it may hold a password."""
+    region: str | None = None
+    profile: str | None = None
+    local: bool = False
+    on: bool = True
+    off_reason: str | None = None
+    fix: str | None = None
+    variables: tuple[str, ...] = ()
+    """Environment variables that its keys are read from."""
+
+
+class PriceOverride(Struct, frozen=True, kw_only=True):
+    """Prices that hold instead of an Endpoint's own while every condition does. None: no such condition."""
+
+    price: Price
+    min_prompt_tokens: int | None = None
+    utc_start: str | None = None
+    utc_end: str | None = None
+    from_day: date | None = None
+    until_day: date | None = None
+
+
+class LocalModel(Struct, frozen=True, kw_only=True):
+    """A GGUF that the worker on this machine may serve."""
+
+    name: str
+    """The id in providers.yaml; `local:<name>` is its URL."""
+    endpoint: str
+    file: str
+    """`bundled`, a file name in the models folder, or an absolute path."""
+    slots: int
+    context_tokens: int
+    """Of one slot."""
+    load: Literal["boot", "lazy"]
+    description: str | None = None
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """A public Model, the Endpoints that may answer for it, and the policy that orders them."""
+
+    name: str
+    endpoints: tuple[str, ...]
+    """Endpoint ids in file order; local ones last, except under `ordered`."""
+    aliases: tuple[str, ...] = ()
+    policy: Policy = DEFAULT_POLICY
+    fallback: tuple[str, ...] = ()
+    """Route names and Endpoint ids, tried after the Route's own."""
+    upcast: bool = False
+    implicit: bool = False
+    """Nobody wrote it: a served Model, or an Endpoint asked for by its id."""
+
+
+class Catalogue(Struct, frozen=True, kw_only=True):
+    """All that a providers.yaml says, checked and cross-referenced."""
+
+    gateway: GatewaySettings
+    providers: Mapping[str, ProviderEntry]
+    endpoints: Mapping[str, Endpoint]
+    routes: Mapping[str, Route]
+    """Explicit ones and those of served Models without one, by name."""
+    aliases: Mapping[str, str]
+    """Alias to Route name."""
+    local_models: tuple[LocalModel, ...]
+    price_overrides: Mapping[str, tuple[PriceOverride, ...]]
+    """By Endpoint id."""
+    warnings: tuple[ConfigProblem, ...]
+    """What is allowed but probably not meant."""
+    path: Path
+    digest: str
+    """SHA-256 of the file, in hexadecimal."""
+    watched: tuple[Path, ...]
+    """Files beside `path` whose change changes the Catalogue: keys kept in files."""
+
+    def find_route(self, name: str) -> Route | None:
+        """The Route that a requested name means.
+
+        Looked up exactly: Route, alias, served Model, Endpoint id; if none fits, once more without its suffix.
+        """
+        route = self._find_exactly(name)
+        if route is None:
+            for suffix in NAME_SUFFIXES:
+                if name.endswith(suffix):
+                    return self._find_exactly(name.removesuffix(suffix))
+        return route
+
+    def near_names(self, name: str) -> tuple[str, ...]:
+        """Up to three names that could have been meant."""
+        return near(name, (*self.routes, *self.aliases, *self.endpoints))
+
+    def is_on(self, endpoint: Endpoint) -> bool:
+        """Whether it may be routed to: its provider is on and it is not retired."""
+        return endpoint.state != "retired" and self.providers[endpoint.provider].on
+
+    def _find_exactly(self, name: str) -> Route | None:
+        # A served Model without a Route of its own has an implicit one under its name, so three look-ups do.
+        route = self.routes.get(self.aliases.get(name, name))
+        if route is None and name in self.endpoints:
+            return Route(name=name, endpoints=(name,), policy=ORDERED, implicit=True)
+        return route

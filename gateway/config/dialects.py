@@ -1,0 +1,38 @@
+"""The dialects that a provider in providers.yaml may name, and what each takes for granted."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from providers.quirks import Quirks
+
+
+class DialectDefaults(Struct, frozen=True, kw_only=True):
+    """What need not be written for a provider of this dialect."""
+
+    base_url: str | None = None
+    """Where the vendor itself answers. None: every provider has to say."""
+    api_key: str | None = None
+    """The reference that is used when none is written. None: no key is needed."""
+    quirks: Mapping[str, Any] = {}
+    """Answers to the questions of `providers.quirks` that differ from the safe ones."""
+    local: bool = False
+    """Served by the worker on this machine: rows name files, there is no URL and no key."""
+
+
+DIALECTS: Mapping[str, DialectDefaults] = {
+    "openai": DialectDefaults(),
+    "openrouter": DialectDefaults(
+        base_url="https://openrouter.ai/api/v1",
+        api_key="env:OPENROUTER_API_KEY",
+        quirks={"router_fields": True},
+    ),
+    "local": DialectDefaults(local=True),
+}
+"""Every dialect there is. One list: the schema, the complaints and the documentation read it."""
+
+
+def default_quirks(dialect: str, overrides: Mapping[str, Any]) -> Quirks:
+    """The dialect's quirks with those of one provider on top."""
+    return Quirks(**{**DIALECTS[dialect].quirks, **overrides})

@@ -1,0 +1,81 @@
+"""Settings of the `gateway` section that come from MIXGATE_<KEY> or a flag instead: flag over environment over file."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+from pydantic import ValidationError
+
+from gateway.config.complaints import did_you_mean, near, translate
+from gateway.config.locations import CONFIG_VARIABLE, HOME_VARIABLE
+from gateway.config.schema import GatewaySection
+from gateway.config.secrets import is_reference
+from gateway.config.source import resolve_scalar
+from gateway.errors import ConfigProblem
+
+PREFIX = "MIXGATE_"
+TLS_KEYS = ("tls_cert", "tls_key")
+LIST_KEYS = ("client_keys", "trusted_proxies", "hosts")
+SETTING_KEYS = (*(key for key in GatewaySection.model_fields if key != "tls"), *TLS_KEYS)
+"""Every setting, as `MIXGATE_<KEY>` in the environment and `--<key>` with dashes on the command line."""
+OTHER_VARIABLES = (CONFIG_VARIABLE, HOME_VARIABLE, "MIXGATE_TEST_FULL")
+
+
+class Override(Struct, frozen=True):
+    """One setting from outside the file."""
+
+    key: str
+    value: Any
+    origin: str
+    """The variable or flag, for a complaint."""
+
+
+def gather(env: Mapping[str, str], flags: Mapping[str, Any]) -> dict[str, Override]:
+    """Every override by key. An empty variable counts as one that is not set."""
+    found: dict[str, Override] = {}
+    for key in SETTING_KEYS:
+        variable = PREFIX + key.upper()
+        if flags.get(key) is not None:
+            found[key] = Override(key, _read(key, flags[key]), "--" + key.replace("_", "-"))
+        elif env.get(variable):
+            found[key] = Override(key, _read(key, env[variable]), variable)
+    return found
+
+
+def apply(section: GatewaySection, overrides: Mapping[str, Override]) -> tuple[GatewaySection, list[ConfigProblem]]:
+    """The section with `overrides` in the place of what the file says, and what is wrong with them."""
+    written, problems = section.written(), list[ConfigProblem]()
+    tls = {key.removeprefix("tls_"): overrides[key].value for key in TLS_KEYS if key in overrides}
+    if tls and section.tls is not None:
+        tls = {**section.tls.written(), **tls}
+    candidates = [item for item in overrides.values() if item.key not in TLS_KEYS]
+    if tls:
+        origin = ", ".join(overrides[key].origin for key in TLS_KEYS if key in overrides)
+        candidates.append(Override("tls", tls, origin))
+    for item in candidates:
+        try:
+            judged = GatewaySection.model_validate({item.key: item.value})
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                problems.append(ConfigProblem(item.origin, *translate(detail["loc"], detail)))
+        else:
+            written[item.key] = getattr(judged, item.key)
+    return section.model_copy(update=written), problems
+
+
+def misspelt(env: Mapping[str, str]) -> list[ConfigProblem]:
+    """Warnings about MIXGATE_ variables that nothing reads but that look like one that is."""
+    known = [PREFIX + key.upper() for key in SETTING_KEYS] + list(OTHER_VARIABLES)
+    return [
+        ConfigProblem(name, f"nothing reads this variable{did_you_mean(name, known)}", "correct its name, or unset it")
+        for name in sorted(env)
+        if name.startswith(PREFIX) and name not in known and near(name, known)
+    ]
+
+
+def _read(key: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if key in LIST_KEYS:
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value if is_reference(value) or key == "host" else resolve_scalar(value)

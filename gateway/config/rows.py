@@ -1,0 +1,198 @@
+"""Model rows become Endpoints.
+
+Facts that a user left out come from the shipped catalogue; only what nobody knows stays unknown.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+from msgspec import Struct
+
+from gateway.config.catalogue import BUNDLED_FILE, DEMO_MODEL, LocalModel, PriceOverride, ProviderEntry
+from gateway.config.complaints import Located
+from gateway.config.dialects import default_quirks
+from gateway.config.schema import LOCAL_ONLY, PRICE_KEYS, ClaimSection, ModelSection, PricesSection, ProviderSection
+from gateway.errors import ConfigProblem
+from providers.base import Capabilities, Endpoint, Price
+from providers.quirks import Quirks
+
+SLOTS_DEFAULT = 4
+DEMO_SLOTS_DEFAULT = 8
+LOCAL_CONTEXT_TOKENS_DEFAULT = 4096
+
+FactKey: TypeAlias = tuple[str, str, str]
+Facts: TypeAlias = Mapping[FactKey, ModelSection]
+"""Rows of the shipped catalogue by dialect, base URL and upstream id (of a local model: its file)."""
+
+_FREE = Price(input_in_pusd=0, output_in_pusd=0, request_in_pusd=0)
+_ORIGIN = ("source", "as_of")
+_FACTS = ("context_tokens", "max_output_tokens", "price", "capabilities", "state", "ends_on", "description", "claims")
+
+
+class Rows(Struct, frozen=True):
+    """Every Endpoint by id, in file order, and what goes with them."""
+
+    endpoints: dict[str, Endpoint]
+    local_models: tuple[LocalModel, ...]
+    price_overrides: dict[str, tuple[PriceOverride, ...]]
+    problems: tuple[ConfigProblem, ...]
+
+
+def facts_of(
+    sections: Mapping[str, ProviderSection], entries: Mapping[str, ProviderEntry]
+) -> dict[FactKey, ModelSection]:
+    """What a catalogue file knows, to fill the gaps of another one."""
+    return {
+        _fact_key(entries[name], upstream, row): row
+        for name, section in sections.items()
+        for upstream, row in section.models.items()
+    }
+
+
+def read_rows(
+    located: Located,
+    sections: Mapping[str, ProviderSection],
+    entries: Mapping[str, ProviderEntry],
+    facts: Facts,
+    today: date,
+) -> Rows:
+    """Turn every model row into an Endpoint."""
+    endpoints: dict[str, Endpoint] = {}
+    local_models: list[LocalModel] = []
+    overrides: dict[str, tuple[PriceOverride, ...]] = {}
+    problems: list[ConfigProblem] = []
+    for name, section in sections.items():
+        entry = entries[name]
+        quirks = default_quirks(section.dialect, section.quirks.written() if section.quirks else {})
+        for upstream, written in section.models.items():
+            problems += _misfits(located, entry, upstream, written)
+            row, borrowed = _with_facts(written, facts.get(_fact_key(entry, upstream, written)))
+            endpoint = _endpoint(entry, upstream, row, quirks, today, borrowed)
+            endpoints[endpoint.id] = endpoint
+            if row.price is not None and row.price.overrides:
+                overrides[endpoint.id] = _overrides(row)
+            if entry.local:
+                local_models.append(_local_model(endpoint, row))
+    return Rows(endpoints, tuple(local_models), overrides, tuple(problems))
+
+
+def _fact_key(entry: ProviderEntry, upstream: str, row: ModelSection) -> FactKey:
+    return (entry.dialect, entry.base_url, row.file or "" if entry.local else upstream)
+
+
+def _with_facts(row: ModelSection, fact: ModelSection | None) -> tuple[ModelSection, tuple[str, ...]]:
+    """The row with what the catalogue knows where it is silent, and which keys came from there."""
+    if fact is None or fact is row:
+        return row, ()
+    missing = [key for key in _FACTS if key not in row.model_fields_set and key in fact.model_fields_set]
+    if not missing:
+        return row, ()
+    # Source and date go with the figures: they are borrowed only where the user gave none of their own.
+    keys = missing if set(_ORIGIN) & row.model_fields_set else [*missing, *_ORIGIN]
+    return row.model_copy(update={key: getattr(fact, key) for key in keys}), tuple(missing)
+
+
+def _misfits(located: Located, entry: ProviderEntry, upstream: str, row: ModelSection) -> list[ConfigProblem]:
+    path = ("providers", entry.name, "models", upstream)
+    place = ".".join(path)
+    problems: list[ConfigProblem] = []
+    if entry.local and row.file is None:
+        fix = "add `file: NAME.gguf`, the name of a pulled file in the models folder"
+        problems.append(located.complaint(path, f'{place} needs "file"', fix))
+    if not entry.local:
+        for key in LOCAL_ONLY:
+            if getattr(row, key) is not None:
+                fix = "take it out, or move the row under a provider of `dialect: local`"
+                problems.append(located.complaint((*path, key), f"{place}: only local models have {key}", fix))
+    if row.file == BUNDLED_FILE and row.serves != DEMO_MODEL:
+        message = f"{place}: the bundled demonstration model answers only to its own name, {DEMO_MODEL}"
+        fix = f"write `serves: {DEMO_MODEL}`; to have it stand in for a Model, name it in that Route's `fallback`"
+        at = (*path, "serves") if row.serves else path
+        problems.append(located.complaint(at, message, fix))
+    if row.context_tokens and row.max_output_tokens and row.max_output_tokens > row.context_tokens:
+        message = f"{place}: max_output_tokens {row.max_output_tokens} is over context_tokens {row.context_tokens}"
+        fix = "context_tokens holds prompt and answer together: correct one of the two"
+        problems.append(located.complaint((*path, "max_output_tokens"), message, fix))
+    return problems
+
+
+def _endpoint(
+    entry: ProviderEntry, upstream: str, row: ModelSection, quirks: Quirks, today: date, borrowed: tuple[str, ...]
+) -> Endpoint:
+    ended = row.ends_on is not None and row.ends_on < today
+    context = row.context_tokens or (LOCAL_CONTEXT_TOKENS_DEFAULT if entry.local else None)
+    price = None if row.price is None else _price(row.price)
+    flags = row.capabilities.written() if row.capabilities else {}
+    return Endpoint(
+        id=f"{entry.name}/{upstream}",
+        provider=entry.name,
+        model=row.serves or upstream,
+        upstream_model=upstream,
+        base_url=entry.base_url,
+        context_tokens=context,
+        max_output_tokens=row.max_output_tokens,
+        price=_FREE if price is None and entry.local else price,
+        capabilities=Capabilities(**flags),
+        quirks=quirks,
+        state="retired" if ended else row.state or "live",
+        local=entry.local,
+        description=row.description,
+        details=_details(row, borrowed),
+    )
+
+
+def _price(section: PricesSection) -> Price:
+    return Price(**{f"{key}_in_pusd": getattr(section, key) for key in PRICE_KEYS})
+
+
+def _overrides(row: ModelSection) -> tuple[PriceOverride, ...]:
+    sections = row.price.overrides if row.price else []
+    return tuple(
+        PriceOverride(
+            price=_price(section),
+            min_prompt_tokens=section.min_prompt_tokens,
+            utc_start=section.utc_start,
+            utc_end=section.utc_end,
+            from_day=section.from_,
+            until_day=section.until,
+        )
+        for section in sections
+    )
+
+
+def _local_model(endpoint: Endpoint, row: ModelSection) -> LocalModel:
+    bundled = row.file == BUNDLED_FILE
+    return LocalModel(
+        name=endpoint.upstream_model,
+        endpoint=endpoint.id,
+        file=row.file or "",
+        slots=row.slots or (DEMO_SLOTS_DEFAULT if bundled else SLOTS_DEFAULT),
+        context_tokens=endpoint.context_tokens or LOCAL_CONTEXT_TOKENS_DEFAULT,
+        load=row.load or "boot",
+        description=row.description,
+    )
+
+
+def _details(row: ModelSection, borrowed: tuple[str, ...]) -> dict[str, Any]:
+    """Facts for people, fit for JSON: dates and decimals as text."""
+    details: dict[str, Any] = {
+        "source": row.source,
+        "as_of": row.as_of,
+        "ends_on": _iso(row.ends_on),
+        "claims": list(_claims(row.claims)) or None,
+        "from_catalogue": list(borrowed) or None,
+    }
+    return {key: value for key, value in details.items() if value is not None}
+
+
+def _claims(sections: Iterable[ClaimSection]) -> Iterable[dict[str, Any]]:
+    for section in sections:
+        value = str(section.value) if isinstance(section.value, Decimal) else section.value
+        claim = {"field": section.field, "value": value, "source": section.source, "as_of": section.as_of}
+        yield {key: item for key, item in claim.items() if item is not None}
+
+
+def _iso(day: date | None) -> str | None:
+    return None if day is None else day.isoformat()

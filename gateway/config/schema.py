@@ -1,0 +1,249 @@
+"""The shape of providers.yaml, as pydantic judges it. `gateway.config.catalogue` is what the rest of the gateway sees.
+
+Values arrive as `gateway.config.source` read them: numbers are int or Decimal, dates are text. An empty value counts as
+not written, except that a key nobody knows is refused whatever it holds.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+
+from gateway.config.fields import (
+    DRAIN_MAX_S,
+    SLOTS_MAX,
+    AbsolutePath,
+    AsOf,
+    BaseUrl,
+    ClockTime,
+    Day,
+    DialectName,
+    GgufFile,
+    Host,
+    Name,
+    Network,
+    ProviderName,
+    ProxyUrl,
+    Reference,
+    Text,
+    TokenLimit,
+    TokenPrice,
+    UnitPrice,
+    refuse,
+)
+from providers.base import Capabilities
+from providers.quirks import Quirks
+
+Policy = Literal["balanced", "ordered", "price", "latency", "throughput"]
+DEFAULT_POLICY: Policy = "balanced"
+ORDERED: Policy = "ordered"
+
+
+class Section(BaseModel):
+    """A mapping of the file. Unknown keys are refused, an empty value is one that was not written."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return {} if data is None else data
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        entries = cast("dict[str, object]", data)
+        return {key: value for key, value in entries.items() if value is not None or key not in known}
+
+    def written(self) -> dict[str, Any]:
+        """The keys that the file has, with their values."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class _NamesOrFlags(Section):
+    """A mapping of flags; a list of names means yes to each."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, data: object) -> object:
+        if not isinstance(data, list):
+            return data
+        names = cast("list[object]", data)
+        return dict.fromkeys(map(str, names), True)
+
+
+def _answers(name: str, struct: type, base: type[Section], doc: str) -> type[Section]:
+    """A Section with the optional fields of a Struct, so that the two cannot drift apart."""
+    hints = get_type_hints(struct)
+    fields: dict[str, Any] = {field: (hint | None, None) for field, hint in hints.items()}
+    return create_model(name, __base__=base, __doc__=doc, **fields)
+
+
+if TYPE_CHECKING:
+
+    class QuirksSection(Section):
+        """The fields of Quirks."""
+
+    class CapabilitiesSection(Section):
+        """The fields of Capabilities."""
+
+else:
+    QuirksSection = _answers("QuirksSection", Quirks, Section, "How this server differs from the dialect it speaks.")
+    CapabilitiesSection = _answers(
+        "CapabilitiesSection",
+        Capabilities,
+        _NamesOrFlags,
+        "What the Endpoint is known to do; unknown counts as no. A list of names means yes to each.",
+    )
+
+
+class PricesSection(Section):
+    """What an Endpoint charges. A key left out is unknown, which is not zero."""
+
+    input: TokenPrice | None = Field(default=None, description="USD per million prompt tokens")
+    output: TokenPrice | None = Field(default=None, description="USD per million completion tokens")
+    cache_read: TokenPrice | None = Field(default=None, description="USD per million prompt tokens read from a cache")
+    cache_write: TokenPrice | None = Field(default=None, description="USD per million prompt tokens written to a cache")
+    request: UnitPrice | None = Field(default=None, description="USD per request")
+    image: UnitPrice | None = Field(default=None, description="USD per image")
+
+
+PRICE_KEYS = tuple(PricesSection.model_fields)
+
+
+class PriceOverrideSection(PricesSection):
+    """Prices that hold instead, when every condition here does."""
+
+    min_prompt_tokens: TokenLimit | None = Field(default=None, description="Holds from this many prompt tokens on")
+    utc_start: ClockTime | None = Field(default=None, description="Holds from this time of day on, HH:MM in UTC")
+    utc_end: ClockTime | None = Field(default=None, description="Holds up to this time of day, HH:MM in UTC")
+    from_: Day | None = Field(default=None, alias="from", description="Holds from this day on")
+    until: Day | None = Field(default=None, description="Holds up to and including this day")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        written = set(self.model_fields_set)
+        if not written & set(PRICE_KEYS):
+            refuse("this override names no price", "give at least one of " + ", ".join(PRICE_KEYS))
+        if not written - set(PRICE_KEYS):
+            refuse("this override has no condition", "say when it holds: min_prompt_tokens, utc_start, from, ...")
+        if ("utc_start" in written) != ("utc_end" in written):
+            refuse("utc_start and utc_end go together", "give both, or neither")
+        if self.from_ and self.until and self.until < self.from_:
+            refuse("`until` is before `from`", "exchange the two dates")
+        return self
+
+
+class PriceSection(PricesSection):
+    """What an Endpoint charges, and when it charges otherwise."""
+
+    overrides: list[PriceOverrideSection] = Field(
+        default=[], description="Other prices under conditions; the last that holds wins"
+    )
+
+
+class ClaimSection(Section):
+    """What another source says of a figure. Kept beside it, never averaged."""
+
+    field: Name = Field(description="The figure, as in this file: context_tokens, price.input, capabilities.tools")
+    value: Any = Field(description="What that source says")
+    source: Text = Field(description="Who says so")
+    as_of: AsOf | None = Field(default=None, description="When they said so")
+
+
+class ModelSection(Section):
+    """One model at this provider: an Endpoint. Facts left out come from the shipped catalogue where it has them."""
+
+    serves: Name | None = Field(default=None, description="The public Model it stands for; the id itself if left out")
+    context_tokens: TokenLimit | None = Field(
+        default=None, description="Prompt and answer together; for a local model of one slot"
+    )
+    max_output_tokens: TokenLimit | None = Field(default=None, description="The longest answer")
+    price: PriceSection | None = Field(default=None, description="USD; left out means unknown")
+    capabilities: CapabilitiesSection | None = Field(default=None, description="What it is known to do")
+    state: Literal["live", "unverified", "retired"] | None = Field(
+        default=None, description="retired is listed, never routed to"
+    )
+    ends_on: Day | None = Field(default=None, description="The last day it is served")
+    source: Text | None = Field(default=None, description="Where these figures are from")
+    as_of: AsOf | None = Field(default=None, description="When they were read there")
+    claims: list[ClaimSection] = Field(default=[], description="What other sources say")
+    description: Text | None = Field(default=None, description="For people; shown by /v1/models")
+    file: GgufFile | None = Field(
+        default=None, description="Local only: `bundled`, a pulled file's name, or an absolute path"
+    )
+    slots: int | None = Field(
+        default=None, ge=1, le=SLOTS_MAX, description="Local only: requests answered at the same time"
+    )
+    load: Literal["boot", "lazy"] | None = Field(
+        default=None, description="Local only: load at the start or at the first request"
+    )
+
+
+LOCAL_ONLY = ("file", "slots", "load")
+CLAIMABLE = frozenset(ModelSection.model_fields) - {"claims", "source", "as_of", "file", "slots", "load"}
+
+
+class ProviderSection(Section):
+    """A vendor's account and key, or a server of one's own."""
+
+    dialect: DialectName = Field(description="How it talks")
+    base_url: BaseUrl | None = Field(default=None, description="Up to and without /chat/completions")
+    api_key: Reference | None = Field(
+        default=None, description="The provider key: env:NAME or file:/path, never the key itself"
+    )
+    transport: Literal["http", "aiohttp"] | None = Field(
+        default=None, description="aiohttp where a forward proxy is in the way"
+    )
+    proxy: ProxyUrl | None = Field(
+        default=None, description="Forward proxy; env:NAME or file:/path if its URL has a password"
+    )
+    region: Name | None = Field(default=None, description="For dialects with regions")
+    profile: Name | None = Field(default=None, description="For dialects with credential profiles")
+    quirks: QuirksSection | None = Field(default=None, description="How it differs from its dialect")
+    models: Mapping[Name, ModelSection] = Field(default={}, description="By the id that the provider knows")
+
+
+class RouteSection(Section):
+    """A public Model, the Endpoints that may answer for it, and in what order they are asked."""
+
+    aliases: list[Name] = Field(default=[], description="Other names for it")
+    policy: Policy = Field(default=DEFAULT_POLICY, description="How its Endpoints are ordered")
+    endpoints: list[Name] | None = Field(
+        default=None, min_length=1, description="provider/model-id; left out means all that serve it"
+    )
+    fallback: list[Name] = Field(default=[], description="Routes or Endpoints tried after its own")
+    upcast: bool = Field(
+        default=False, description="Run whole answers as streams upstream, for first-token and stall limits"
+    )  # a default
+
+
+class TlsSection(Section):
+    """Serve https from this pair of files."""
+
+    cert: AbsolutePath = Field(description="Certificate chain, PEM")
+    key: AbsolutePath = Field(description="Private key, PEM")
+
+
+class GatewaySection(Section):
+    """How the gateway itself is reached. Each key is also an environment variable, MIXGATE_<KEY>, and a flag."""
+
+    host: Host = Field(default="127.0.0.1", description="Address to listen on; anything but loopback needs client keys")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 lets the system choose")
+    client_keys: list[Reference] = Field(default=[], description="Keys that clients must show: env:NAME or file:/path")
+    tls: TlsSection | None = Field(default=None, description="Serve https")
+    trusted_proxies: list[Network] = Field(
+        default=[], description="Reverse proxies whose forwarding headers are believed"
+    )
+    hosts: list[Host] = Field(default=[], description="More names that clients may reach the gateway by")
+    drain_s: int = Field(
+        default=120, ge=0, le=DRAIN_MAX_S, description="Seconds that running answers get after SIGTERM"
+    )
+
+
+class ConfigFile(Section):
+    """providers.yaml: the one file that a user of Mixgate edits."""
+
+    gateway: GatewaySection = Field(default_factory=GatewaySection, description="How the gateway itself is reached")
+    providers: Mapping[ProviderName, ProviderSection] = Field(description="Who answers")
+    routes: Mapping[Name, RouteSection] = Field(
+        default={}, description="The public Models, where the default is not wanted"
+    )
