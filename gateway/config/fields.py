@@ -234,7 +234,7 @@ Reference = Annotated[
 ]
 Day = Annotated[date, BeforeValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
 AsOf = Annotated[
-    str, BeforeValidator(_as_of), WithJsonSchema({"type": ["string", "integer"], "pattern": _AS_OF.pattern})
+    str, BeforeValidator(_as_of), WithJsonSchema({"type": ["string", "integer"], "pattern": f"^{_AS_OF.pattern}$"})
 ]
 ClockTime = Annotated[str, AfterValidator(_clock)]
 Host = Annotated[str, AfterValidator(_host)]

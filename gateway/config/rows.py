@@ -11,9 +11,17 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 
 from gateway.config.catalogue import BUNDLED_FILE, DEMO_MODEL, LocalModel, PriceOverride, ProviderEntry
-from gateway.config.complaints import Located
+from gateway.config.complaints import Located, did_you_mean, spell_fix
 from gateway.config.dialects import default_quirks
-from gateway.config.schema import LOCAL_ONLY, PRICE_KEYS, ClaimSection, ModelSection, PricesSection, ProviderSection
+from gateway.config.schema import (
+    CLAIMABLE,
+    LOCAL_ONLY,
+    PRICE_KEYS,
+    ClaimSection,
+    ModelSection,
+    PricesSection,
+    ProviderSection,
+)
 from gateway.errors import ConfigProblem
 from providers.base import Capabilities, Endpoint, Price
 from providers.quirks import Quirks
@@ -115,6 +123,13 @@ def _misfits(located: Located, entry: ProviderEntry, upstream: str, row: ModelSe
         message = f"{place}: max_output_tokens {row.max_output_tokens} is over context_tokens {row.context_tokens}"
         fix = "context_tokens holds prompt and answer together: correct one of the two"
         problems.append(located.complaint((*path, "max_output_tokens"), message, fix))
+    for position, claim in enumerate(row.claims):
+        if claim.field not in CLAIMABLE:
+            message = (
+                f'{place}.claims[{position}]: there is no figure "{claim.field}"{did_you_mean(claim.field, CLAIMABLE)}'
+            )
+            fix = spell_fix(claim.field, CLAIMABLE, "name it as in this file: context_tokens, price.input, ...")
+            problems.append(located.complaint((*path, "claims", position, "field"), message, fix))
     return problems
 
 

@@ -179,7 +179,12 @@ class ModelSection(Section):
 
 
 LOCAL_ONLY = ("file", "slots", "load")
-CLAIMABLE = frozenset(ModelSection.model_fields) - {"claims", "source", "as_of", "file", "slots", "load"}
+CLAIMABLE = (
+    *(key for key in ModelSection.model_fields if key not in {*LOCAL_ONLY, "claims", "source", "as_of"}),
+    *(f"price.{key}" for key in PRICE_KEYS),
+    *(f"capabilities.{key}" for key in CapabilitiesSection.model_fields),
+)
+"""What a claim may be about."""
 
 
 class ProviderSection(Section):

@@ -17,6 +17,7 @@ from msgspec import Struct
 from typing_extensions import override
 
 SECRET_MAX_BYTES = 8192
+QUOTED_MAX_CHARS = 60
 MASK = "***"
 
 _REFERENCE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]{0,127})|file:(/[^\x00-\x1f]{1,4095})")
@@ -119,8 +120,9 @@ def show(value: object) -> str:
     text = value if isinstance(value, str) else str(value)
     if looks_like_key(text):
         return MASK
-    quoted = text if len(text) <= 60 else text[:57] + "..."
-    return '"' + quoted.encode("unicode_escape").decode() + '"'
+    cut = text if len(text) <= QUOTED_MAX_CHARS else text[: QUOTED_MAX_CHARS - 3] + "..."
+    quoted = cut.encode("unicode_escape").decode()
+    return f'"{quoted}"' if isinstance(value, str) else quoted
 
 
 def resolve(reference: str, env: Mapping[str, str]) -> Resolution:
