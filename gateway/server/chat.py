@@ -1,0 +1,144 @@
+"""One chat completion over HTTP: body in, answer out, whole or as a stream of server-sent events."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.engine import Answer
+from gateway.errors import ShuttingDownError
+from gateway.server.errors import error_answer, error_headers
+from gateway.server.exchange import Send
+from gateway.server.openai_answer import PING, AnswerHead, ChunkEncoder, error_chunk, whole_answer
+from providers.errors import MixgateError
+from providers.messages import AnswerStarted, Event
+
+PING_FIRST_S: Final = 15.0
+PING_EVERY_S: Final = 10.0
+"""Silence after which a waiting client is told that we are still here; proxies in between cut silent connections."""
+
+
+class ChatReply:
+    """Writes one answer to one client."""
+
+    __slots__ = (
+        "_answer",
+        "_created_unix_s",
+        "_id",
+        "_include_usage",
+        "_openrouter",
+        "_pinging",
+        "_send",
+        "_sending",
+        "_started",
+        "_timer",
+    )
+
+    def __init__(
+        self, answer: Answer, send: Send, *, generation_id: str, created_unix_s: int, openrouter: bool
+    ) -> None:
+        self._answer = answer
+        self._send = send
+        self._id = generation_id
+        self._created_unix_s = created_unix_s
+        self._openrouter = openrouter
+        options = answer.request.stream_options
+        # OpenRouter always sends usage, and its clients rely on that.
+        self._include_usage = openrouter or bool(options is not None and options.include_usage)
+        self._started = False
+        self._sending = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._pinging: asyncio.Task[None] | None = None
+
+    async def whole(self) -> None:
+        """Answer with one JSON body.
+
+        Raises:
+            MixgateError: There is no answer; nothing has been sent.
+        """
+        answer = self._answer
+        events: Sequence[Event] = await answer.next()
+        body = whole_answer(self._head(), events, answer.skipped_chunks)
+        headers = [(b"content-type", b"application/json"), *self._explain()]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def stream(self) -> None:
+        """Answer with server-sent events. No head before the first content or the first ping.
+
+        Raises:
+            MixgateError: There is no answer and nothing has been sent; later failures are told in-band.
+        """
+        self._timer = asyncio.get_running_loop().call_later(PING_FIRST_S, self._ping_soon)
+        try:
+            await self._stream_events()
+        except MixgateError as error:
+            if not self._started:
+                raise
+            await self.fail(error)
+        finally:
+            self._timer.cancel()
+            if self._pinging is not None:
+                self._pinging.cancel()
+
+    async def fail(self, error: MixgateError) -> None:
+        """Tell the client that there is no answer, or no rest of it."""
+        answer = self._answer
+        body = error_answer(error, answer.attempts)
+        if not self._started:
+            headers = [*error_headers(error), *self._explain()]
+            await self._send({"type": "http.response.start", "status": error.status, "headers": headers})
+            await self._send({"type": "http.response.body", "body": body})
+            return
+        chunk = error_chunk(body[:-1], self._head() if self._openrouter else None, error)
+        await self._send({"type": "http.response.body", "body": chunk})
+
+    async def shut_down(self) -> None:
+        """The drain limit has passed: end the answer now, and say so."""
+        await self.fail(ShuttingDownError("the gateway is shutting down; ask again", retry_after_s=1))
+
+    async def _stream_events(self) -> None:
+        answer = self._answer
+        events = await answer.next()
+        started = next((event for event in events if isinstance(event, AnswerStarted)), None)
+        encoder = ChunkEncoder(self._head(), include_usage=self._include_usage, started=started)
+        while not answer.complete:
+            if data := encoder.encode(events):
+                await self._write(data)
+            events = await answer.next()
+        await self._write(encoder.encode(events) + encoder.end(answer.skipped_chunks), more=False)
+
+    async def _write(self, data: bytes, *, more: bool = True) -> None:
+        self._sending = True
+        if not self._started:
+            self._started = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": self._stream_headers()})
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        self._sending = False
+
+    def _ping_soon(self) -> None:
+        """The timer fired: ping, unless something is on its way anyway, and look again later."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(PING_EVERY_S, self._ping_soon)
+        if not self._sending:
+            self._pinging = loop.create_task(self._write(PING))
+
+    def _head(self) -> AnswerHead:
+        endpoint = self._answer.endpoint
+        return AnswerHead(self._id, self._created_unix_s, endpoint.model, endpoint.provider)
+
+    def _stream_headers(self) -> list[tuple[bytes, bytes]]:
+        return [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+            *self._explain(),
+        ]
+
+    def _explain(self) -> list[tuple[bytes, bytes]]:
+        """Which request this is, and who answered after how many tries."""
+        headers = [(b"x-generation-id", self._id.encode())]
+        attempts = self._answer.attempts
+        if attempts:
+            headers.append((b"x-mixgate-endpoint", attempts[-1].endpoint.id.encode("ascii", "replace")))
+            headers.append((b"x-mixgate-attempts", b"%d" % len(attempts)))
+        return headers

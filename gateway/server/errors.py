@@ -1,0 +1,49 @@
+"""Errors on the wire: OpenAI's four members, whose fault it was, and what was tried."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.engine import Attempt
+from providers.errors import MixgateError, ProviderError
+
+RETRY_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504})
+RETRY_AFTER_DEFAULT_S = 1
+
+
+def error_answer(error: MixgateError, attempts: Sequence[Attempt] = ()) -> bytes:
+    """The body that a client gets for an error."""
+    said: dict[str, Any] = {
+        "message": error.message,
+        "type": error.type,
+        "param": error.param,
+        "code": error.code,
+        "source": error.source,
+    }
+    if isinstance(error, ProviderError) and error.upstream_code is not None:
+        said["provider_code"] = error.upstream_code
+    if attempts:
+        said["attempts"] = [_attempt(attempt) for attempt in attempts]
+    return msgspec.json.encode({"error": said})
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "endpoint": attempt.endpoint.id,
+        "outcome": attempt.outcome,
+        "code": attempt.code,
+        "status": attempt.upstream_status,
+        "ms": round(attempt.duration_s * 1000, 1),
+    }
+
+
+def error_headers(error: MixgateError) -> list[tuple[bytes, bytes]]:
+    """The headers beside it: when to come back, and whether coming back helps (OpenAI's SDKs read both)."""
+    headers = [(b"content-type", b"application/json")]
+    again = error.status in RETRY_STATUSES
+    headers.append((b"x-should-retry", b"true" if again else b"false"))
+    if error.retry_after_s is not None or error.status in (429, 503):
+        wait_s = RETRY_AFTER_DEFAULT_S if error.retry_after_s is None else max(1, round(error.retry_after_s))
+        headers.append((b"retry-after", b"%d" % wait_s))
+    return headers

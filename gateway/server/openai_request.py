@@ -1,0 +1,177 @@
+"""OpenAI chat completions on the way in: bytes to ChatRequest, in bounded time, with the member at fault named."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from gateway.errors import InvalidRequestError, PayloadTooLargeError
+from providers.json_values import elements, members
+from providers.messages import ChatRequest, unknown_members
+
+STRUCTURE_MAX: Final = 200_000
+"""Commas, braces and brackets outside strings. A body with more takes too long to take apart, whatever its size."""
+STRINGS_MAX: Final = 200_000
+DEPTH_MAX: Final = 64
+SMALL_BODY_BYTES: Final = 64 * 1024
+"""Under this no count can be over its bound, so nothing is counted."""
+
+_chat = msgspec.json.Decoder(ChatRequest)
+_json = msgspec.json.Decoder()
+_PATH = re.compile(r" - at `\$\.?(.*?)`$")
+_STRUCTURAL = b',:{[]}"'
+_NOT_STRUCTURAL = bytes(byte for byte in range(256) if byte not in _STRUCTURAL)
+
+
+def decode_chat(body: bytes) -> ChatRequest:
+    """What a client asks.
+
+    Members that nobody here knows end up in `ChatRequest.extra`. The body must have passed `check_structure`.
+
+    Raises:
+        InvalidRequestError: It is not JSON, or not a chat request; `param` names the member.
+    """
+    try:
+        request = _chat.decode(body)
+    except msgspec.ValidationError as error:
+        if "unknown field" not in str(error):
+            raise _invalid(error) from None
+        request = _decode_with_unknown(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(_not_json(body, error)) from None
+    except RecursionError:
+        raise InvalidRequestError(_TOO_DEEP) from None
+    if request.extra is not None:  # a client's own member of that name is as unknown as any other
+        request = _decode_with_unknown(body)
+    if len(body) > DEPTH_MAX and body.count(b"{") + body.count(b"[") > DEPTH_MAX:
+        _check_depth(msgspec.to_builtins(request))
+    return request
+
+
+_TOO_DEEP = f"the body nests deeper than {DEPTH_MAX} levels"
+
+
+def check_structure(body: bytes) -> Iterator[None]:
+    """Refuse a body that would take too long to take apart. Yields between steps of at most some 20 ms each.
+
+    Raises:
+        PayloadTooLargeError: It has over STRUCTURE_MAX structural characters or STRINGS_MAX strings.
+    """
+    if len(body) <= SMALL_BODY_BYTES:
+        return
+    if body.count(b",") + body.count(b"{") + body.count(b"[") <= STRUCTURE_MAX:
+        return
+    yield
+    # Escaped backslashes and quotes would confuse what is inside a string and what is not.
+    plain = body.replace(b"\\\\", b"")
+    yield
+    plain = plain.replace(b'\\"', b"")
+    yield
+    plain = plain.translate(None, _NOT_STRUCTURAL)
+    yield
+    if plain.count(b'"') <= 2 * STRINGS_MAX:
+        outside = plain.split(b'"')[::2]
+        if sum(map(len, outside)) <= STRUCTURE_MAX * 2:
+            return
+    raise PayloadTooLargeError(f"the body has over {STRUCTURE_MAX} JSON members and elements; send less at once")
+
+
+def _decode_with_unknown(body: bytes) -> ChatRequest:
+    """The slow way, for a body with members that nobody here knows."""
+    try:
+        sent = _json.decode(body)
+    except RecursionError:
+        raise InvalidRequestError(_TOO_DEEP) from None
+    _check_depth(sent)
+    try:
+        known = msgspec.convert(_known_part(sent, ChatRequest), ChatRequest)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+    extra = unknown_members(sent, msgspec.to_builtins(known))
+    return msgspec.structs.replace(known, extra=extra)
+
+
+def _known_part(sent: Any, kind: Any) -> Any:
+    """`sent` without the members that the struct `kind`, or a struct inside it, does not have."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        fields = _fields(kind)
+        return (
+            {key: _known_part(value, fields[key]) for key, value in members(sent).items() if key in fields}
+            if (isinstance(sent, dict))
+            else sent
+        )
+    if isinstance(kind, _Elements):
+        return [_known_part(element, kind.of) for element in elements(sent)] if isinstance(sent, list) else sent
+    return sent
+
+
+class _Elements(msgspec.Struct, frozen=True):
+    """Stands for `tuple[of, ...]` in a table of fields."""
+
+    of: Any
+
+
+def _fields(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """A struct's members and, for those that hold structs, what kind: found once per struct."""
+    table = _FIELDS.get(kind)
+    if table is None:
+        info = msgspec.inspect.type_info(kind)
+        assert isinstance(info, msgspec.inspect.StructType)  # noqa: S101 (kind is a Struct)
+        table = {field.encode_name: _struct_in(field.type) for field in info.fields if field.name != "extra"}
+        _FIELDS[kind] = table
+    return table
+
+
+_NESTED = (dict, list, tuple)
+_FIELDS: dict[type[msgspec.Struct], dict[str, Any]] = {}
+
+
+def _struct_in(info: msgspec.inspect.Type) -> Any:
+    """The struct, or the elements that are structs, among the types that a member may have."""
+    choices = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+    for choice in choices:
+        if isinstance(choice, msgspec.inspect.StructType):
+            return choice.cls
+        if isinstance(choice, msgspec.inspect.VarTupleType):
+            return _Elements(_struct_in(choice.item_type))
+    return None
+
+
+def _check_depth(value: Any) -> None:
+    """Walk level by level, so that depth costs no stack.
+
+    Raises:
+        InvalidRequestError: Deeper than DEPTH_MAX.
+    """
+    level: list[Any] = [value]
+    for _ in range(DEPTH_MAX):
+        deeper: list[Any] = []
+        for node in level:
+            if isinstance(node, dict):
+                deeper.extend(child for child in members(node).values() if isinstance(child, _NESTED))
+            else:
+                deeper.extend(child for child in elements(node) if isinstance(child, _NESTED))
+        if not deeper:
+            return
+        level = deeper
+    raise InvalidRequestError(_TOO_DEEP)
+
+
+def _invalid(error: msgspec.ValidationError) -> InvalidRequestError:
+    """msgspec's complaint as ours: its JSON path becomes `param`."""
+    text = str(error)
+    match = _PATH.search(text)
+    param = match.group(1) if match else None
+    what = _PATH.sub("", text)
+    what = what[:1].lower() + what[1:].replace("`", "'")
+    where = f"{param}: " if param else "the body: "
+    return InvalidRequestError(f"{where}{what}", param=param or None)
+
+
+def _not_json(body: bytes, error: Exception) -> str:
+    if not body.strip():
+        return "the body is empty; send a JSON object with `model` and `messages`"
+    if isinstance(error, UnicodeDecodeError):
+        return "the body is not valid UTF-8"
+    return f"the body is not valid JSON: {error}"
