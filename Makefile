@@ -74,3 +74,19 @@ lock: $V/.boot
 
 clean:
 	rm -rf .venv*
+
+# The gateways that `make bench` measures beside ours, each in an environment of its own named after its lock.
+.PHONY: bench-peers lock-peers
+bench: packages
+bench-peers: .venv-bench/.ready .venv-bench-litellm-1.80/.ready
+
+.venv-%/.ready: $R/%.txt $V/.boot
+	@$(PYTHON) -m venv --without-pip .venv-$*
+	$(call install,.venv-$*,$(WHEELS) -r $<)
+	touch $@
+
+lock: lock-peers
+lock-peers: $V/.boot
+	@cd $R; C="../$C"
+	for set in bench bench-litellm-1.80; do $$C $$set.in -o $$set.txt; done
+	! grep -nE '://|^-' bench*.txt

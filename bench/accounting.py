@@ -17,6 +17,8 @@ class CpuReading:
 
     exact_ns: int
     """Sum over the threads that live now, in nanoseconds."""
+    waited_ns: int
+    """What those threads spent ready to run while another had the core."""
     coarse_ns: int
     """Sum over processes and their reaped children, counted in clock ticks: also knows of threads that have ended."""
 
@@ -38,15 +40,17 @@ def process_tree(root_pid: int) -> list[int]:
 
 def read_cpu(root_pid: int) -> CpuReading:
     """CPU time of the process and its descendants."""
-    exact = coarse = 0
+    exact = waited = coarse = 0
     for pid in process_tree(root_pid):
         # The command's name may hold spaces and parentheses; the fields are counted from its last parenthesis.
         fields = _read(PROC / str(pid) / "stat").rpartition(")")[2].split()
         if fields:
             coarse += sum(int(ticks) for ticks in fields[11:15]) * TICK_NS
         for task in _tasks(pid):
-            exact += int((_read(task / "schedstat").split() or ["0"])[0])
-    return CpuReading(exact, coarse)
+            on_core, ready, *_ = _read(task / "schedstat").split() or ("0", "0")
+            exact += int(on_core)
+            waited += int(ready)
+    return CpuReading(exact, waited, coarse)
 
 
 def read_pss_mb(root_pid: int) -> float:

@@ -37,9 +37,9 @@ class Visit:
 class Record:
     """Everything a run has seen. This is what results.json holds."""
 
-    visits: list[Visit] = field(default_factory=list)
-    versions: dict[str, str] = field(default_factory=dict)
-    unavailable: dict[str, str] = field(default_factory=dict)
+    visits: list[Visit] = field(default_factory=list[Visit])
+    versions: dict[str, str] = field(default_factory=dict[str, str])
+    unavailable: dict[str, str] = field(default_factory=dict[str, str])
     import_s: float | None = None
     import_note: str = ""
 
@@ -67,7 +67,7 @@ class Bench:
         folder = self.out / name
         folder.mkdir(parents=True, exist_ok=True)
         port = self.mock.port if name == "direct" else free_port()
-        place = Place(folder, port, self.mock.port)
+        place = Place(folder, port, free_port(), self.mock.port)
         return BUILDERS[name](place), place
 
     def start(self, target: Target, place: Place) -> RunningTarget:
@@ -97,7 +97,10 @@ class Bench:
         cpu_before = read_cpu(running.pid) if running.pid else None
         load = run_load(self.tools.load, mode, port=running.port, bodies=self.bodies, headers=target.headers)
         running.wait_until_idle()
-        cpu_ns = read_cpu(running.pid).since(cpu_before) if running.pid and cpu_before else 0
+        cpu_ns = waited_ns = 0
+        if running.pid and cpu_before:
+            cpu_after = read_cpu(running.pid)
+            cpu_ns, waited_ns = cpu_after.since(cpu_before), cpu_after.waited_ns - cpu_before.waited_ns
         elapsed_s = time.perf_counter() - began
         mock_ns = read_cpu(self.mock.pid).since(mock_before)
         busy_ns = read_machine_busy_ns() - busy_before
@@ -106,6 +109,7 @@ class Bench:
             requests=counts.requests - counts_before.requests,
             chunks=(counts.streams_finished - counts_before.streams_finished) * mode.chunks,
             cpu_s=cpu_ns / 1e9,
+            waited_s=max(0, waited_ns) / 1e9,
             window_s=load.seconds,
             foreign_s=max(0.0, (busy_ns - cpu_ns - mock_ns - load.cpu_ns) / 1e9),
             elapsed_s=elapsed_s,

@@ -35,7 +35,7 @@ MODES = (
     Mode("paced", "32 streams of 100 chunks, 20 ms apart", 32, 3, "stream", chunks=100, delay_us=20_000),
     Mode("burst", "32 streams of 100 chunks, each in one write", 32, 3, "stream", chunks=100),
     Mode("crossed", "32 connections, every request marked", 32, 1, "marked"),
-    Mode("crossed-streams", "32 streams, every request marked", 32, 1, "marked_stream", chunks=20, delay_us=2_000),
+    Mode("crossed-streams", "32 streams, every request marked", 32, 1, "marked_stream", chunks=20, delay_us=10_000),
 )
 WARM_UP = Mode("warm-up", "not measured", 32, 1, "small")
 QUICK_WINDOW_S = 1.0

@@ -124,7 +124,9 @@ def _remarks(results: Mapping[str, Any], table: Mapping[str, Figures]) -> list[s
     for name, found in table.items():
         odd = sorted({verdict for verdict in found.verdicts if verdict != "streams"})
         if odd:
-            remarks.append(f"{name}: paced streams were {', '.join(odd)}; only saturated ones keep their figure")
+            remarks.append(
+                f"{name}: paced streams were {', '.join(odd)}; slow ones keep their figure, others have none"
+            )
         if found.first_failure:
             remarks.append(f"{name}: first failure: {found.first_failure}")
     remarks += [f"{name}: not measured: {why}" for name, why in results["unavailable"].items()]

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.modes import MODEL
 
 ROOT = Path(__file__).parent.parent
-CLIENT_KEY = "bench-client-key-0123456789abcdef"
+CLIENT_KEY = "sk-bench-client-key-0123456789abcdef"
 UPSTREAM_KEY = "bench-provider-key-0123456789abcdef"
 NGINX_PATHS = "/usr/sbin:/usr/local/sbin:/sbin"
 """Where Debian keeps nginx is not on every user's path."""
@@ -29,6 +29,8 @@ class Place:
     folder: Path
     """Its own, for configuration and logs."""
     port: int
+    metrics_port: int
+    """For servers that insist on a second one."""
     upstream_port: int
 
 
@@ -39,7 +41,7 @@ class Target:
     name: str
     version: str
     command: tuple[str, ...]
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict[str, str])
     headers: tuple[str, ...] = ()
     """What its clients send besides the body."""
 
@@ -173,7 +175,8 @@ def _litellm(name: str, environment: str) -> Callable[[Place], Target]:
             _installed_version(python, "litellm"),
             (program, "--config", str(config), "--host", "127.0.0.1", "--port", str(place.port)),
             # Without this, importing it goes to the network for its price table.
-            {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_TELEMETRY": "False"},
+            {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_MASTER_KEY": CLIENT_KEY},
+            (f"Authorization: Bearer {CLIENT_KEY}",),
         )
 
     return build
@@ -183,8 +186,8 @@ def _vllm_router(place: Place) -> Target:
     python = _peer_python(".venv-bench")
     command = [str(python.with_name("vllm-router")), "--host", "127.0.0.1", "--port", str(place.port)]
     command += ["--worker-urls", f"http://127.0.0.1:{place.upstream_port}", "--policy", "round_robin"]
-    # Its metrics have a port of their own: 0 lets the system choose one.
-    command += ["--prometheus-host", "127.0.0.1", "--prometheus-port", "0", "--log-level", "error"]
+    command += ["--prometheus-host", "127.0.0.1", "--prometheus-port", str(place.metrics_port)]
+    command += ["--log-level", "error"]
     return Target("vllm-router", _installed_version(python, "vllm-router"), tuple(command))
 
 

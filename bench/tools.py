@@ -50,11 +50,14 @@ def build_tools(out: Path = OUT) -> Tools:
         compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
         if compiler is None:
             raise BenchError("no C compiler: install one (Debian: `apt install gcc libc6-dev`) and run this again")
+        # Built beside and moved into place: another run may be using the old one.
+        fresh = program.with_suffix(f".{os.getpid()}")
         made = subprocess.run(
-            [compiler, *COMPILE_FLAGS, "-o", program, source], capture_output=True, text=True, check=False
+            [compiler, *COMPILE_FLAGS, "-o", fresh, source], capture_output=True, text=True, check=False
         )
         if made.returncode:
             raise BenchError(f"{compiler} could not build {source.name}:\n{made.stderr}")
+        fresh.replace(program)
     return Tools(built[0], built[1])
 
 
@@ -101,7 +104,8 @@ class MockUpstream:
 
     def _control(self, query: str) -> dict[str, int]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/control{query}", timeout=10) as answer:
-            return json.load(answer)
+            counts: dict[str, int] = json.load(answer)
+            return counts
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ no header validation. Frozen: see bench/README.md before changing a line.
 import asyncio
 import gc
 import sys
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import httptools
 import uvloop
@@ -33,9 +33,9 @@ class Upstream(asyncio.Protocol):
         self.client: Client | None = None
         self.alive = True
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
 
     def start(self, client: "Client", data: bytes, *, stream: bool) -> None:
         """Send a request on behalf of a client."""
@@ -106,9 +106,9 @@ class Client(asyncio.Protocol):
     def __init__(self) -> None:
         self.upstream: Upstream | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         self.parser = httptools.HttpRequestParser(self)
         self.parts: list[bytes] = []
 
