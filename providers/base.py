@@ -100,8 +100,12 @@ class WireResponse(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """Give the connection back (body complete) or drop it (anything else). Idempotent, never blocks."""
+    def close(self, *, ended: bool = False) -> None:
+        """Give the connection back (body read to its end) or drop it (anything else). Idempotent, never blocks.
+
+        Args:
+            ended: The answer was understood as complete, so the last bytes of its framing may still be let in.
+        """
         ...
 
 
@@ -128,6 +132,8 @@ class Decoder(Protocol):
 
     skipped_chunks: int
     """Chunks that could not be read and were passed over: at most one, a second one fails the answer."""
+    ended: bool
+    """The provider said that this was all (`[DONE]`): no need to wait for the connection's own end."""
 
     def feed(self, data: bytes) -> list[Event]:
         """Events that these bytes complete. Never raises: a failure is an AnswerFailed, and then nothing follows."""

@@ -35,6 +35,10 @@ IDLE_MAX_S: Final = 55.0
 """How long an unused connection is trusted: under the 60 s after which most servers and balancers hang up."""
 
 
+LINGER_S: Final = 1.0
+"""How long the end of an answer's framing may lag behind its content before the connection is dropped."""
+
+
 class Origin(Struct, frozen=True):
     """Where a URL's connection goes."""
 
@@ -186,10 +190,13 @@ class HttpResponse:
             self._connection = None
         return data
 
-    def close(self) -> None:
-        """Drop the connection unless the body was read to its end."""
+    def close(self, *, ended: bool = False) -> None:
+        """Drop the connection unless the body was read to its end, or is about to end."""
         if self._connection is not None:
-            self._connection.drop()
+            if ended:
+                self._connection.linger()
+            else:
+                self._connection.drop()
             self._connection = None
 
 
@@ -203,15 +210,18 @@ class _Connection(asyncio.Protocol):
         "_error",
         "_framed",
         "_head_bytes",
+        "_headed",
         "_headers",
         "_idle_since_s",
         "_informational",
         "_keep",
+        "_lingering",
         "_parser",
         "_parts",
         "_paused",
         "_pool",
         "_queued_bytes",
+        "_status",
         "_stream",
         "_total_bytes",
         "_touched",
@@ -225,6 +235,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._parts: deque[bytes] = deque()
         self._awaited: asyncio.Future[None] | None = None
+        self._lingering: asyncio.TimerHandle | None = None
         self._busy = False
         self._idle_since_s = 0.0
         self._reset(stream=False)
@@ -234,7 +245,8 @@ class _Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._error: ProviderError | None = None
         self._head_bytes = self._queued_bytes = self._total_bytes = 0
-        self._complete = self._framed = self._informational = self._paused = self._touched = False
+        self._status = 0
+        self._headed = self._complete = self._framed = self._informational = self._paused = self._touched = False
         self.released = False
         self._keep = True
 
@@ -260,7 +272,7 @@ class _Connection(asyncio.Protocol):
             raise
         finally:
             self._awaited = None
-        return HttpResponse(self, self._parser.get_status_code(), self._headers)
+        return HttpResponse(self, self._status, self._headers)
 
     async def next_bytes(self) -> bytes:
         """What has come since the last call; waits when nothing has."""
@@ -286,6 +298,14 @@ class _Connection(asyncio.Protocol):
             self._transport.resume_reading()
         return data
 
+    def linger(self) -> None:
+        """The answer has been understood: keep the connection if its last bytes come soon, drop it otherwise."""
+        self._parts.clear()
+        if self._complete:
+            self._release()
+        else:
+            self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self.drop)
+
     def drop(self) -> None:
         """Close at once. Whoever waits is told by connection_lost."""
         if self._transport is not None:
@@ -300,6 +320,9 @@ class _Connection(asyncio.Protocol):
         """The answer is complete and read: the connection may serve again."""
         self._busy = False
         self.released = True
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         if self._keep and self._transport is not None:
             self._idle_since_s = asyncio.get_running_loop().time()
             self._pool.put(self)
@@ -329,7 +352,6 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._busy or self._complete:
-            self._keep = False  # bytes that nobody asked for: whose answer would they be?
             self.drop()
             return
         self._touched = True
@@ -347,7 +369,7 @@ class _Connection(asyncio.Protocol):
             return
         if not self._touched:
             self._fail(_StaleError())
-        elif self._headers and not self._framed and exc is None:
+        elif self._headed and not self._framed and exc is None:
             self._finish()  # a body that ends where the connection does
         else:
             self._fail(TruncatedError("the provider hung up in the middle of its answer"))
@@ -356,6 +378,9 @@ class _Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header. Framing headers decide where the body ends."""
+        if self._complete:
+            self._refuse_surplus()
+            return
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > HEAD_MAX_BYTES:
             self._fail(GarbledError("the provider's answer has too large a head"))
@@ -367,10 +392,14 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is here: 1xx heads are passed over, a compressed body is refused."""
-        status = self._parser.get_status_code()
-        if 100 <= status < 200:
+        if self._complete:
+            self._refuse_surplus()
+            return
+        self._status = self._parser.get_status_code()
+        if 100 <= self._status < 200:
             self._informational = True
             return
+        self._headed = True
         encoding = self._headers.get("content-encoding", "identity")
         if encoding.lower() not in ("identity", ""):
             self._fail(GarbledError(f"the provider compressed its answer ({encoding[:20]}) though asked not to"))
@@ -379,6 +408,9 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """More of the body."""
+        if self._complete:
+            self._refuse_surplus()
+            return
         self._parts.append(body)
         self._total_bytes += len(body)
         self._queued_bytes += len(body)
@@ -397,9 +429,21 @@ class _Connection(asyncio.Protocol):
             self._informational = False
             self._headers.clear()
             return
+        if self._complete:
+            self._refuse_surplus()
+            return
         self._keep = self._keep and self._parser.should_keep_alive()
         self._finish()
 
+    def _refuse_surplus(self) -> None:
+        """Bytes behind the answer that nobody asked for: whose answer would they be? The connection is not used again."""
+        self._keep = False
+        if self.released:
+            self.drop()
+
     def _finish(self) -> None:
         self._complete = True
-        self._wake()
+        if self._lingering is not None:
+            self._release()
+        else:
+            self._wake()

@@ -165,6 +165,7 @@ class LineDecoder:
     """Reads the worker's JSON lines."""
 
     __slots__ = ("_ended", "_failed", "_open", "_rest", "skipped_chunks")
+    ended = False  # the worker closes the body right after its last line
 
     def __init__(self) -> None:
         self._rest = b""

@@ -7,7 +7,7 @@ these values; everything is frozen. A member nobody here knows is kept in `ChatR
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from providers.json_values import elements, members
 
@@ -19,6 +19,12 @@ TOOLS_MAX = 256
 CHOICES_MAX = 8
 STOPS_MAX = 16
 TOP_LOGPROBS_MAX = 20
+
+
+def _always(default: str) -> str:
+    """A default that is written out too: providers insist on the member even where a client may leave it out."""
+    value: str = field(default_factory=lambda: default)
+    return value
 
 
 class _Value(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
@@ -41,14 +47,14 @@ class FunctionCall(_Value, frozen=True):
     """A function the model wants called; `arguments` is JSON text as the model wrote it, valid or not."""
 
     name: str
-    arguments: str = ""
+    arguments: str = _always("")
 
 
 class ToolCall(_Value, frozen=True):
     """One call out of an assistant message."""
 
     id: str
-    type: str = "function"
+    type: str = _always("function")
     function: FunctionCall | None = None
     index: int | None = None
 
@@ -85,7 +91,7 @@ class Function(_Value, frozen=True):
 class Tool(_Value, frozen=True):
     """A tool on offer. Only `function` tools are ours to translate; other types pass through `extra`."""
 
-    type: str = "function"
+    type: str = _always("function")
     function: Function | None = None
     cache_control: dict[str, Any] | None = None
 
@@ -93,7 +99,7 @@ class Tool(_Value, frozen=True):
 class JsonSchema(_Value, frozen=True):
     """The schema an answer must satisfy."""
 
-    name: str = "answer"
+    name: str = _always("answer")
     description: str | None = None
     schema: dict[str, Any] | None = None
     strict: bool | None = None
@@ -313,5 +319,5 @@ def merge_extra(body: Any, extra: Mapping[str, Any]) -> None:
     for key, value in extra.items():
         if key not in known:
             known[key] = value
-        elif isinstance(known[key], dict | list):
+        elif isinstance(known[key], dict | list | tuple):
             merge_extra(known[key], members(value))

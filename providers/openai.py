@@ -208,6 +208,7 @@ class BodyDecoder:
     """Reads one whole JSON answer."""
 
     skipped_chunks = 0
+    ended = False
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -264,12 +265,12 @@ def _whole_choice(choice: _Choice, position: int, events: list[Event]) -> Provid
 class StreamDecoder:
     """Reads server-sent chunks as they come."""
 
-    __slots__ = ("_done", "_failed", "_open", "_sse", "_started", "skipped_chunks")
+    __slots__ = ("_failed", "_open", "_sse", "_started", "ended", "skipped_chunks")
 
     def __init__(self) -> None:
         self._sse = SseParser()
         self._started = False
-        self._done = False
+        self.ended = False
         self._failed = False
         self._open: dict[int, bool] = {}
         self.skipped_chunks = 0
@@ -300,10 +301,10 @@ class StreamDecoder:
     def _read(self, payloads: list[bytes]) -> list[Event]:
         events: list[Event] = []
         for payload in payloads:
-            if self._done or self._failed:
+            if self.ended or self._failed:
                 break
             if payload == b"[DONE]":
-                self._done = True
+                self.ended = True
                 break
             try:
                 chunk = _completion.decode(payload)

@@ -11,9 +11,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any, Protocol
 
+from uvicorn.protocols.http.flow_control import FlowControl
+
 from gateway.errors import ShuttingDownError
 from gateway.server.guard import Head
 from gateway.server.refusals import InternalError, error_body
+from gateway.server.state import EdgeState
 from providers.errors import MixgateError
 
 Scope = MutableMapping[str, Any]
@@ -47,20 +50,18 @@ class Connection(Protocol):
     """What an exchange needs of the connection it belongs to."""
 
     @property
-    def draining(self) -> bool:
-        """Whether answers should end their connection."""
+    def edge(self) -> EdgeState:
+        """What all connections share."""
         ...
 
-    def date_line(self) -> bytes:
-        """The Date header of now, with its line end."""
+    @property
+    def flow(self) -> FlowControl:
+        """Whether the client reads slower than we write."""
         ...
 
-    def write(self, data: bytes) -> None:
-        """Put bytes on the wire."""
-        ...
-
-    def writable(self) -> Awaitable[Any] | None:
-        """None, or what to wait for because the client reads slower than we write."""
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Where the bytes go."""
         ...
 
     def want_body(self) -> None:
@@ -84,12 +85,15 @@ class Exchange:
         "_chunked",
         "_connection",
         "_delivered",
+        "_edge",
+        "_flow",
         "_left",
         "_parts",
         "_start",
         "_task",
         "_tasks",
         "_waiter",
+        "_write",
         "answered",
         "body_complete",
         "content_length",
@@ -105,6 +109,9 @@ class Exchange:
 
     def __init__(self, connection: Connection, head: Head) -> None:
         self._connection = connection
+        self._edge = connection.edge
+        self._flow = connection.flow
+        self._write = connection.transport.write
         self.scope: Scope = {}
         self.content_length = head.content_length
         self.keep_alive = head.keep_alive
@@ -183,7 +190,7 @@ class Exchange:
         if not self.wanted:
             self.wanted = True
             if self.owes_continue and not self.received and not self.gone:
-                self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.owes_continue = False
             if not self.body_complete:
                 self._connection.want_body()
@@ -198,9 +205,8 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """Take the start of the answer, or a piece of its body. Waits while the client reads too slowly."""
-        waiting = self._connection.writable()
-        if waiting is not None and not self.gone:
-            await waiting
+        if self._flow.write_paused and not self.gone:
+            await self._flow.drain()
         if self.gone:
             return
         kind = message["type"]
@@ -228,21 +234,21 @@ class Exchange:
             self._left -= len(body)
             if self._left < 0 or (self._left and not more):
                 raise RuntimeError("the body's length is not the announced Content-Length")
-        self._write(lead, body, trail)
+        self._put(lead, body, trail)
         if not more:
             self.answered = True
             self._callback = None
             self._wake()
             self._connection.end_exchange(self)
 
-    def _write(self, lead: bytes, body: bytes, trail: bytes) -> None:
+    def _put(self, lead: bytes, body: bytes, trail: bytes) -> None:
         """Put three pieces on the wire, in one write where copying is cheaper than writing twice."""
         if len(body) > JOIN_MAX_BYTES:
-            self._connection.write(lead)
-            self._connection.write(body)
-            self._connection.write(trail)
+            self._write(lead)
+            self._write(body)
+            self._write(trail)
         elif data := lead + body + trail:
-            self._connection.write(data)
+            self._write(data)
 
     def _render_head(self, body: bytes, *, more: bool) -> bytes:
         """Status line and headers; decides how the body is framed."""
@@ -250,7 +256,7 @@ class Exchange:
         if start is None:
             raise RuntimeError("http.response.body came before http.response.start")
         status: int = start["status"]
-        lines = [_STATUS_LINES[status], self._connection.date_line()]
+        lines = [_STATUS_LINES[status], self._edge.date_line]
         length = None
         for name, value in start.get("headers", ()):
             if name == b"connection":
@@ -267,7 +273,7 @@ class Exchange:
                 length = len(body)
                 lines.append(b"content-length: %d\r\n" % length)
         self._left = length or 0
-        if not (self.keep_alive and self.body_complete) or self._connection.draining:
+        if not (self.keep_alive and self.body_complete) or self._edge.lifecycle.draining:
             self.keep_alive = False
             lines.append(b"connection: close\r\n")
         head = b"".join(lines)
@@ -295,7 +301,9 @@ class Exchange:
         finally:
             if self._tasks is not None and self._task is not None:
                 self._tasks.discard(self._task)
-                self._task = None  # The task holds this exchange: without the loop both go at once.
+            # Task and scope hold this exchange, and it holds them: broken up, all go at once, without the collector.
+            self._task = None
+            self.scope = {}
 
     def _fail(self, error: MixgateError) -> None:
         """Answer with `error` where nothing was sent yet, else break off so that nobody takes the answer for whole."""

@@ -92,18 +92,15 @@ def _decode_with_unknown(body: bytes) -> ChatRequest:
     return msgspec.structs.replace(known, extra=extra)
 
 
-def _known_part(sent: Any, kind: Any) -> Any:
+def _known_part(sent: object, kind: Any) -> object:
     """`sent` without the members that the struct `kind`, or a struct inside it, does not have."""
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        fields = _fields(kind)
-        return (
-            {key: _known_part(value, fields[key]) for key, value in members(sent).items() if key in fields}
-            if (isinstance(sent, dict))
-            else sent
-        )
     if isinstance(kind, _Elements):
-        return [_known_part(element, kind.of) for element in elements(sent)] if isinstance(sent, list) else sent
-    return sent
+        parts = elements(sent)
+        return [_known_part(part, kind.of) for part in parts] if parts else sent
+    if kind is None or not (found := members(sent)):
+        return sent
+    fields = _fields(kind)
+    return {key: _known_part(value, fields[key]) for key, value in found.items() if key in fields}
 
 
 class _Elements(msgspec.Struct, frozen=True):
@@ -123,7 +120,6 @@ def _fields(kind: type[msgspec.Struct]) -> dict[str, Any]:
     return table
 
 
-_NESTED = (dict, list, tuple)
 _FIELDS: dict[type[msgspec.Struct], dict[str, Any]] = {}
 
 
@@ -144,22 +140,20 @@ def _check_depth(value: Any) -> None:
     Raises:
         InvalidRequestError: Deeper than DEPTH_MAX.
     """
-    level: list[Any] = [value]
+    level: list[object] = [value]
     for _ in range(DEPTH_MAX):
-        deeper: list[Any] = []
-        for node in level:
-            if isinstance(node, dict):
-                deeper.extend(child for child in members(node).values() if isinstance(child, _NESTED))
-            else:
-                deeper.extend(child for child in elements(node) if isinstance(child, _NESTED))
-        if not deeper:
+        level = [child for node in level for child in (*members(node).values(), *elements(node)) if _is_nested(child)]
+        if not level:
             return
-        level = deeper
     raise InvalidRequestError(_TOO_DEEP)
 
 
+def _is_nested(value: object) -> bool:
+    return isinstance(value, dict | list | tuple)
+
+
 def _invalid(error: msgspec.ValidationError) -> InvalidRequestError:
-    """msgspec's complaint as ours: its JSON path becomes `param`."""
+    """The decoder's complaint as ours: its JSON path becomes `param`."""
     text = str(error)
     match = _PATH.search(text)
     param = match.group(1) if match else None

@@ -10,7 +10,6 @@ connections (`EdgeState.sweep`) ends those that stayed longer.
 
 import asyncio
 import math
-from collections.abc import Awaitable
 from enum import IntEnum
 from typing import Any, cast
 
@@ -65,11 +64,11 @@ class EdgeProtocol(asyncio.Protocol):
     ) -> None:
         self._loop = _loop or asyncio.get_running_loop()
         self._app = cast("App", config.app)
-        self._edge = server_state
+        self.edge = server_state
         self._limits = server_state.limits
         self._parser = httptools.HttpRequestParser(_ParserEvents(self))
-        self._transport: asyncio.Transport
-        self._flow: FlowControl
+        self.transport: asyncio.Transport
+        self.flow: FlowControl
         self._scope: Scope = {}
         self._phase = Phase.HEAD
         self._deadline_s = math.inf
@@ -92,39 +91,40 @@ class EdgeProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._flow = FlowControl(self._transport)
-        client = get_remote_addr(self._transport)
+        self.transport = cast("asyncio.Transport", transport)
+        self.flow = FlowControl(self.transport)
+        client = get_remote_addr(self.transport)
         self._scope = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": "1.1",
-            "server": get_local_addr(self._transport),
+            "server": get_local_addr(self.transport),
             "client": client,
-            "scheme": "https" if is_ssl(self._transport) else "http",
+            "scheme": "https" if is_ssl(self.transport) else "http",
             "root_path": "",
             LOOPBACK: client is not None and is_loopback(client[0]),
         }
-        cast("set[Any]", self._edge.connections).add(self)
-        self._deadline_s = self._edge.after(self._limits.head_s)
-        if len(self._edge.connections) > self._limits.connections_max:
+        cast("set[Any]", self.edge.connections).add(self)
+        self._deadline_s = self.edge.after(self._limits.head_s)
+        if len(self.edge.connections) > self._limits.connections_max:
             self._refuse(OverCapacityError("Too many connections are open; try again shortly.", retry_after_s=1))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why it ended makes no difference
         """The connection is gone, whoever ended it."""
-        cast("set[Any]", self._edge.connections).discard(self)
+        cast("set[Any]", self.edge.connections).discard(self)
         self._phase = Phase.CLOSING
-        self._flow.resume_writing()
+        self.flow.resume_writing()
         self._drop_exchange()
+        del self._parser  # It holds this object, and this object it.
 
     def pause_writing(self) -> None:
         """The client reads slower than we write."""
-        self._flow.pause_writing()
-        self._stalled_at_s = self._edge.now_s
+        self.flow.pause_writing()
+        self._stalled_at_s = self.edge.now_s
 
     def resume_writing(self) -> None:
         """The client caught up."""
-        self._flow.resume_writing()
+        self.flow.resume_writing()
         self._stalled_at_s = math.inf
 
     def data_received(self, data: bytes) -> None:
@@ -167,9 +167,9 @@ class EdgeProtocol(asyncio.Protocol):
         exchange = self._exchange = Exchange(self, head)
         exchange.scope = self._scope_for(head, exchange)
         self._feed(exchange, data, end)
-        exchange.start(self._loop, self._app, self._edge.tasks)
+        exchange.start(self._loop, self._app, self.edge.tasks)
         if not exchange.body_complete:
-            self._body_began_s = self._edge.now_s
+            self._body_began_s = self.edge.now_s
             self._extend_body_time(exchange)
 
     def _scope_for(self, head: Head, exchange: Exchange) -> Scope:
@@ -191,7 +191,7 @@ class EdgeProtocol(asyncio.Protocol):
         self._pending = data
         if data and not self._head_begun:
             self._head_begun = True
-            self._deadline_s = self._edge.after(self._limits.head_s)
+            self._deadline_s = self.edge.after(self._limits.head_s)
 
     def _receive_body(self, data: bytes) -> None:
         exchange = self._exchange
@@ -201,10 +201,10 @@ class EdgeProtocol(asyncio.Protocol):
         self._feed(exchange, data, 0)
         grown = exchange.received - before
         self._counted_bytes += grown
-        self._edge.bodies_bytes += grown
+        self.edge.bodies_bytes += grown
         if exchange.body_complete:
             return
-        if self._edge.bodies_bytes > self._limits.bodies_max_bytes:
+        if self.edge.bodies_bytes > self._limits.bodies_max_bytes:
             raise OverCapacityError("Too many large requests at once; try again shortly.", retry_after_s=1)
         self._extend_body_time(exchange)
 
@@ -225,7 +225,9 @@ class EdgeProtocol(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not (self._surplus and exchange.body_complete):
-                raise self._explain(exchange, error) from error
+                if exchange.received > self._limits.body_max_bytes:
+                    raise self._too_large() from error
+                raise MalformedRequestError(f"This is not a well-formed HTTP/1.1 request: {error}.") from error
             # Bytes of another request came right behind a chunked one. Where it ended only the parser knows, so this
             # request is answered, the rest is dropped and the connection ends.
             exchange.keep_alive = False
@@ -234,11 +236,6 @@ class EdgeProtocol(asyncio.Protocol):
         if self._raw_bytes > 2 * self._limits.body_max_bytes + CHUNK_FRAMING_MAX_BYTES:
             raise self._too_large()
 
-    def _explain(self, exchange: Exchange, error: Exception) -> RefusalError:
-        if exchange.received > self._limits.body_max_bytes:
-            return self._too_large()
-        return MalformedRequestError(f"This is not a well-formed HTTP/1.1 request: {error}.")
-
     def _too_large(self) -> PayloadTooLargeError:
         return PayloadTooLargeError(f"The request body is over {self._limits.body_max_bytes} bytes.")
 
@@ -246,7 +243,7 @@ class EdgeProtocol(asyncio.Protocol):
         """Let the time for the body grow with what arrived, or stand still while the application does not want it."""
         limits = self._limits
         if not exchange.wanted and exchange.received > limits.unread_max_bytes:
-            self._flow.pause_reading()
+            self.flow.pause_reading()
             self._deadline_s = math.inf
             return
         earned_s = exchange.received / limits.body_bytes_per_s
@@ -256,7 +253,7 @@ class EdgeProtocol(asyncio.Protocol):
         """Bytes of a later request while one is being answered."""
         self._pending += data
         if len(self._pending) > self._limits.pipeline_max_bytes:
-            self._flow.pause_reading()
+            self.flow.pause_reading()
 
     # ---- httptools
 
@@ -285,30 +282,19 @@ class EdgeProtocol(asyncio.Protocol):
 
     # ---- an answer goes out (called by the exchange)
 
-    def date_line(self) -> bytes:
-        """The Date header of now, with its line end."""
-        return self._edge.date_line
-
-    def write(self, data: bytes) -> None:
-        """Put bytes on the wire."""
-        self._transport.write(data)
-
-    def writable(self) -> Awaitable[Any] | None:
-        """None, or what to wait for because the client reads slower than we write."""
-        return self._flow.drain() if self._flow.write_paused else None
-
     def want_body(self) -> None:
         """The application asks for the body: keep reading."""
-        if self._flow.read_paused:
-            self._flow.resume_reading()
-            self._body_began_s = self._edge.now_s
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+            self._body_began_s = self.edge.now_s
             if self._exchange is not None:
                 self._extend_body_time(self._exchange)
 
     def end_exchange(self, exchange: Exchange) -> None:
         """The answer is complete: on to the next request, or to the end of the connection."""
-        self._forget_body()
         self._exchange = None
+        if self._counted_bytes:
+            self._forget_body()
         if self._phase is Phase.CLOSING:
             return
         if not exchange.body_complete or not exchange.keep_alive:
@@ -316,8 +302,8 @@ class EdgeProtocol(asyncio.Protocol):
             return
         self._phase = Phase.HEAD
         self._head_begun = False
-        self._deadline_s = self._edge.after(self._limits.idle_s)
-        self._flow.resume_reading()
+        self._deadline_s = self.edge.after(self._limits.idle_s)
+        self.flow.resume_reading()
         if self._pending:
             self._loop.call_soon(self._take_pending)
 
@@ -338,11 +324,6 @@ class EdgeProtocol(asyncio.Protocol):
         """Whether a request is being received or answered."""
         return self._exchange is not None
 
-    @property
-    def draining(self) -> bool:
-        """Whether answers should end their connection."""
-        return self._edge.lifecycle.draining
-
     def shutdown(self) -> None:
         """End the connection as soon as it is not busy."""
         if self._exchange is not None:
@@ -352,7 +333,7 @@ class EdgeProtocol(asyncio.Protocol):
 
     def abort(self) -> None:
         """End the connection now."""
-        self._transport.abort()
+        self.transport.abort()
 
     def check_time(self, now_s: float) -> None:
         """End what has taken too long: receiving, idling, or a client that reads nothing."""
@@ -366,16 +347,16 @@ class EdgeProtocol(asyncio.Protocol):
             self._refuse(SlowRequestError("The request headers did not arrive in time."))
         elif self._phase is Phase.HEAD:
             self._close(linger=False)
-        elif self._transport.get_write_buffer_size() == 0:
-            self._transport.abort()
+        elif self.transport.get_write_buffer_size() == 0:
+            self.transport.abort()
 
     def _check_progress(self, now_s: float) -> None:
-        unsent = self._transport.get_write_buffer_size()
+        unsent = self.transport.get_write_buffer_size()
         if unsent != self._unsent_bytes:
             self._unsent_bytes = unsent
             self._stalled_at_s = now_s
         elif unsent and now_s - self._stalled_at_s > self._limits.write_stall_s:
-            self._transport.abort()
+            self.transport.abort()
 
     def _refuse(self, error: RefusalError) -> None:
         """Say no, unless an answer is already on its way, and end the connection."""
@@ -383,19 +364,19 @@ class EdgeProtocol(asyncio.Protocol):
         answering = exchange is not None and exchange.head_sent
         self._drop_exchange()
         if not answering:
-            self._transport.write(refusal_response(error))
+            self.transport.write(refusal_response(error))
         self._close(linger=not answering)
 
     def _drop_exchange(self) -> None:
-        self._forget_body()
+        if self._counted_bytes:
+            self._forget_body()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.abandon()
 
     def _forget_body(self) -> None:
-        if self._counted_bytes:
-            self._edge.bodies_bytes -= self._counted_bytes
-            self._counted_bytes = 0
+        self.edge.bodies_bytes -= self._counted_bytes
+        self._counted_bytes = 0
 
     def _close(self, *, linger: bool) -> None:
         """Send what is left to send and hang up.
@@ -405,17 +386,17 @@ class EdgeProtocol(asyncio.Protocol):
         """
         self._phase = Phase.CLOSING
         self._pending = b""
-        self._deadline_s = self._edge.after(self._limits.linger_s)
-        if self._transport.is_closing():
+        self._deadline_s = self.edge.after(self._limits.linger_s)
+        if self.transport.is_closing():
             return
         if not linger:
-            self._transport.close()
+            self.transport.close()
             return
-        self._flow.resume_reading()
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def _discard(self, data: bytes) -> None:
         self._discarded_bytes += len(data)
         if self._discarded_bytes > self._limits.linger_max_bytes:
-            self._transport.abort()
+            self.transport.abort()

@@ -36,6 +36,8 @@ SECOND_SIGNAL_S = 5.0
 SECOND_LAST_WORDS_S = 2.0
 """The part of SECOND_SIGNAL_S that is left for last words."""
 OPEN_FILES_WANTED = 65536
+PORT_MAX = 65535
+DRAIN_LOOK_S = 0.05
 GC_THRESHOLD = 10_000
 """Objects made before the youngest are looked through; the default of 700 is several times per request under load."""
 _log = logging.getLogger("mixgate.server")
@@ -61,6 +63,9 @@ def bind_sockets(host: str, port: int) -> list[socket.socket]:
     Raises:
         ConfigError: The port is taken or forbidden, or the host is not one of this machine's.
     """
+    if not 0 <= port <= PORT_MAX:
+        problem = ConfigProblem("gateway.port", f"{port} is no port.", f"choose one from 1 to {PORT_MAX}")
+        raise ConfigError((problem,))
     sockets: list[socket.socket] = []
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -88,7 +93,7 @@ def _explain_bind(host: str, port: int, error: OSError) -> ConfigProblem:
         return ConfigProblem(
             where,
             f"Port {port} on {host} is in use by another program.",
-            f"stop that program, or choose another port: --port {port + 1 if port < 65535 else 8080}",
+            f"stop that program, or choose another port: --port {port + 1 if port < PORT_MAX else 8080}",
         )
     if error.errno == errno.EACCES:
         return ConfigProblem(where, f"Port {port} may be opened by root only.", "use a port of 1024 or above")
@@ -222,9 +227,6 @@ class EdgeServer(Server):
             await asyncio.wait(tasks, timeout=1.0)
         for connection in self.edge.open_connections():
             connection.abort()
-
-
-DRAIN_LOOK_S = 0.05
 
 
 def _quiet_garbage_collection() -> None:

@@ -1,0 +1,190 @@
+"""The composition root: builds every object once, joins the local backend to the rest, and owns start and stop."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+from local_backend.backend import LocalBackend, LocalModelSpec
+
+from gateway.config.catalogue import Catalogue, ProviderEntry
+from gateway.config.load import load
+from gateway.config.locations import home_folder
+from gateway.config.watch import Watcher
+from gateway.engine import Upstream
+from gateway.errors import ConfigError
+from gateway.server.asgi import Application, Live, Snapshot
+from gateway.server.auth import Authenticator
+from gateway.server.lifecycle import Lifecycle
+from gateway.server.run import ServerSettings
+from gateway.server.run import serve as run_server
+from providers import DIALECTS
+from providers.aiohttp_transport import AiohttpTransport
+from providers.base import Transport
+from providers.http_transport import HttpTransport
+
+LOCAL_WAIT_S: Final = 30.0
+"""How long a request may wait for the local worker to start or to load its model."""
+LOCAL_STATUS_AGE_S: Final = 0.25
+"""How old the local models' state may be when a request is routed."""
+
+Announce = Callable[[Catalogue, str, int], None]
+_log = logging.getLogger("mixgate")
+
+
+class Gateway:
+    """A running gateway's parts."""
+
+    def __init__(self, catalogue: Catalogue, home: Path) -> None:
+        self._http = HttpTransport()
+        self._proxied: dict[str, AiohttpTransport] = {}
+        self._local = LocalBackend(_local_models(catalogue), home=home)
+        self._off: dict[str, str] = {}
+        self._off_until_s = 0.0
+        self.lifecycle = Lifecycle()
+        self.live = Live(self._snapshot(catalogue), self._off_now, self._local_status)
+        self.application = Application(self.live, self.lifecycle)
+
+    async def start(self) -> None:
+        """Start what must run before the first request. Loading a model goes on behind it."""
+        await self._local.start()
+
+    async def aclose(self) -> None:
+        """Stop the worker and drop every connection."""
+        await self._local.aclose()
+        for transport in (self._http, *self._proxied.values()):
+            await transport.aclose()
+
+    def replace(self, catalogue: Catalogue) -> None:
+        """Swap a new configuration in. Requests on their way finish on the old one."""
+        old = self.live.snapshot.catalogue
+        self.live.snapshot = self._snapshot(catalogue)
+        self._off_until_s = 0.0
+        if catalogue.local_models != old.local_models:
+            self._local.replace_models(_local_models(catalogue))
+        for setting in ("host", "port", "tls"):
+            if getattr(catalogue.gateway, setting) != getattr(old.gateway, setting):
+                _log.warning("gateway.%s changed: that takes effect with the next start", setting)
+        _log.info("%s was read anew", catalogue.path)
+
+    def _snapshot(self, catalogue: Catalogue) -> Snapshot:
+        gateway = catalogue.gateway
+        authenticator = Authenticator(
+            (key.reveal() for key in gateway.client_keys), hosts=gateway.hosts, bind_host=gateway.host
+        )
+        upstreams = {
+            endpoint.id: self._upstream(catalogue.providers[endpoint.provider])
+            for endpoint in catalogue.endpoints.values()
+        }
+        return Snapshot(catalogue, upstreams, authenticator)
+
+    def _upstream(self, provider: ProviderEntry) -> Upstream:
+        dialect = DIALECTS[provider.dialect]
+        headers = {} if provider.api_key is None else dialect.authorize(provider.api_key.reveal())
+        if provider.local:
+            return Upstream(dialect, self._local, headers, LOCAL_WAIT_S)
+        return Upstream(dialect, self._transport(provider), headers)
+
+    def _transport(self, provider: ProviderEntry) -> Transport:
+        if provider.transport == "http":
+            return self._http
+        proxy = "" if provider.proxy is None else provider.proxy.reveal()
+        if proxy not in self._proxied:
+            self._proxied[proxy] = AiohttpTransport(proxy or None)
+        return self._proxied[proxy]
+
+    def _off_now(self) -> Mapping[str, str]:
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._off_until_s:
+            self._off_until_s = now_s + LOCAL_STATUS_AGE_S
+            self._off = off_endpoints(self.live.snapshot.catalogue, self._local_off())
+        return self._off
+
+    def _local_off(self) -> dict[str, str]:
+        return {
+            status.name: status.reason for status in self._local.models() if status.state not in ("ready", "starting")
+        }
+
+    def _local_status(self) -> dict[str, str]:
+        return {
+            status.name: f"{status.state}: {status.reason}" if status.reason else status.state
+            for status in self._local.models()
+        }
+
+
+def off_endpoints(catalogue: Catalogue, local_off: Mapping[str, str]) -> dict[str, str]:
+    """Endpoints that cannot answer now, by id, and why: their provider is off, or their local model is."""
+    off: dict[str, str] = {}
+    for endpoint in catalogue.endpoints.values():
+        provider = catalogue.providers[endpoint.provider]
+        if not provider.on:
+            fix = f"; {provider.fix}" if provider.fix else ""
+            off[endpoint.id] = f"{provider.off_reason}{fix}"
+        elif endpoint.local and endpoint.upstream_model in local_off:
+            off[endpoint.id] = local_off[endpoint.upstream_model]
+    return off
+
+
+def _local_models(catalogue: Catalogue) -> tuple[LocalModelSpec, ...]:
+    return tuple(
+        LocalModelSpec(
+            name=model.name,
+            file=model.file,
+            slots=model.slots,
+            context_tokens=model.context_tokens,
+            load=model.load,
+            description=model.description,
+        )
+        for model in catalogue.local_models
+    )
+
+
+def serve(path: Path, env: Mapping[str, str], overrides: Mapping[str, Any], announce: Announce) -> int:
+    """Run a gateway until it is told to stop; gives the exit code.
+
+    Args:
+        path: The providers.yaml to serve.
+        env: The environment: keys and settings.
+        overrides: Settings of the `gateway` section given as flags.
+        announce: Called once it listens, with the host and port.
+
+    Raises:
+        ConfigError: The configuration cannot be used, or the address cannot be listened on.
+    """
+    catalogue = load(path, env, overrides)
+    return uvloop.run(_serve(catalogue, env, overrides, announce))
+
+
+async def _serve(catalogue: Catalogue, env: Mapping[str, str], overrides: Mapping[str, Any], announce: Announce) -> int:
+    gateway = Gateway(catalogue, home_folder(env))
+    await gateway.start()
+    watcher = Watcher(
+        catalogue,
+        lambda: load(catalogue.path, env, overrides),
+        on_change=gateway.replace,
+        on_error=_log_refused,
+    )
+    watching = asyncio.create_task(watcher.run())
+    settings = catalogue.gateway
+    try:
+        return await run_server(
+            gateway.application,
+            ServerSettings(
+                host=settings.host,
+                port=settings.port,
+                tls_cert=settings.tls.cert if settings.tls else None,
+                tls_key=settings.tls.key if settings.tls else None,
+                drain_s=settings.drain_s,
+            ),
+            gateway.lifecycle,
+            lambda host, port: announce(catalogue, host, port),
+        )
+    finally:
+        watching.cancel()
+        await gateway.aclose()
+
+
+def _log_refused(error: ConfigError) -> None:
+    _log.error("the changed configuration is refused, the old one stays:\n%s", error)

@@ -1,0 +1,395 @@
+"""One request: Plan -> Attempts -> Events. The only control flow over attempts.
+
+The commit point is the first content event handed to the client of a stream; `Answer.committed` is that one boolean.
+Before it a retryable failure moves on to the next candidate and nothing of the failed attempt is seen; after it a
+failure ends the answer with an error, never with silence. A whole answer is handed over at its end, so it commits last.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, Literal, TypeVar
+
+from msgspec import Struct
+
+from gateway.errors import NoEndpointError
+from gateway.routing.plan import Plan
+from providers.base import Decoder, Dialect, Endpoint, Transport, WireRequest, WireResponse
+from providers.errors import (
+    BadRequestError,
+    ConnectError,
+    ContentPolicyError,
+    ContextLengthError,
+    CredentialsError,
+    FirstTokenTimeoutError,
+    MixgateError,
+    OverloadedError,
+    ProviderError,
+    RateLimitedError,
+    RegionError,
+    ServerError,
+    StalledError,
+    UnknownModelError,
+    UnsupportedError,
+)
+from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, Event
+
+ATTEMPTS_MAX: Final = 6
+CONNECT_TIMEOUT_S: Final = 5.0
+FIRST_TOKEN_TIMEOUT_S: Final = 10.0
+"""While another candidate is left."""
+LAST_FIRST_TOKEN_TIMEOUT_S: Final = 120.0
+"""When there is nobody else to ask."""
+IDLE_TIMEOUT_S: Final = 30.0
+WHOLE_TIMEOUT_S: Final = 600.0
+TOTAL_TIMEOUT_S: Final = 600.0
+ERROR_BODY_MAX_BYTES: Final = 64 * 1024
+
+_T = TypeVar("_T")
+Outcome = Literal["running", "ok", "failed", "cancelled"]
+
+
+class Upstream(Struct, frozen=True):
+    """How to reach one Endpoint: its dialect, its transport, and the headers that carry its key."""
+
+    dialect: Dialect
+    transport: Transport
+    headers: Mapping[str, str]
+    connect_timeout_s: float = CONNECT_TIMEOUT_S
+
+
+class Attempt(Struct):
+    """One try of one Endpoint."""
+
+    number: int
+    endpoint: Endpoint
+    started_s: float
+    outcome: Outcome = "running"
+    code: str | None = None
+    upstream_status: int | None = None
+    duration_s: float = 0.0
+
+
+class Limits(Struct, frozen=True):
+    """How long an Attempt may take, in seconds."""
+
+    first_token_timeout_s: float = FIRST_TOKEN_TIMEOUT_S
+    last_first_token_timeout_s: float = LAST_FIRST_TOKEN_TIMEOUT_S
+    idle_timeout_s: float = IDLE_TIMEOUT_S
+    whole_timeout_s: float = WHOLE_TIMEOUT_S
+    total_timeout_s: float = TOTAL_TIMEOUT_S
+
+
+class Answer:
+    """The answer to one request, on its way through its Plan. Call `next` until it gives nothing."""
+
+    __slots__ = (
+        "_complete",
+        "_decoder",
+        "_errors",
+        "_failure",
+        "_held",
+        "_limits",
+        "_position",
+        "_response",
+        "_unix_time_s",
+        "_upstreams",
+        "_watch",
+        "attempts",
+        "committed",
+        "plan",
+        "request",
+        "stream",
+    )
+
+    def __init__(
+        self,
+        request: ChatRequest,
+        plan: Plan,
+        upstreams: Mapping[str, Upstream],
+        *,
+        limits: Limits,
+        unix_time_s: Callable[[], float],
+    ) -> None:
+        self.request = request
+        self.plan = plan
+        self.stream = bool(request.stream)
+        self.attempts: list[Attempt] = []
+        self.committed = False
+        self._upstreams = upstreams
+        self._limits = limits
+        self._unix_time_s = unix_time_s
+        self._watch = _Watch(limits.total_timeout_s)
+        self._position = 0
+        self._response: WireResponse | None = None
+        self._decoder: Decoder | None = None
+        self._held: list[Event] = []
+        self._errors: list[ProviderError] = []
+        self._failure: ProviderError | None = None
+        self._complete = False
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The Endpoint that is answering, or answered last."""
+        return self.attempts[-1].endpoint
+
+    @property
+    def complete(self) -> bool:
+        """Whether the events handed over last were the last ones."""
+        return self._complete
+
+    @property
+    def skipped_chunks(self) -> int:
+        """Unreadable chunks that were passed over in this answer."""
+        return 0 if self._decoder is None else self._decoder.skipped_chunks
+
+    async def next(self) -> Sequence[Event]:
+        """The next events of the answer; none when it is complete.
+
+        Raises:
+            MixgateError: No candidate could answer, or the answer broke off after it was committed.
+        """
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            if self._complete:
+                return ()
+            if self._response is None:
+                await self._open_next()
+                continue
+            events = await self._read()
+            if events and isinstance(events[-1], AnswerFailed):
+                self._end_failed(events.pop())
+                if not self.committed:
+                    self._held.clear()
+                    continue
+            if self._held or not self.committed:
+                events = self._hold(events)
+            if events:
+                return events
+
+    def close(self) -> None:
+        """Stop, wherever it is. Idempotent. A client that left is nobody's failure."""
+        self._watch.disarm()
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+        if self.attempts and self.attempts[-1].outcome == "running":
+            self._settle("cancelled", "cancelled")
+
+    def _hold(self, events: list[Event]) -> list[Event]:
+        """Keep events back until there is content to commit to (stream) or the answer is complete (whole)."""
+        self._held.extend(events)
+        if self._complete or (self.stream and any(isinstance(event, CONTENT_EVENTS) for event in events)):
+            self.committed = True
+            if not self._complete:
+                self._watch.arm(self._limits.idle_timeout_s, StalledError)
+            held, self._held = self._held, []
+            return held
+        return []
+
+    async def _open_next(self) -> None:
+        """Start the next Attempt.
+
+        Raises:
+            MixgateError: There is none left.
+        """
+        candidates = self.plan.candidates
+        if self._position >= min(len(candidates), ATTEMPTS_MAX):
+            raise most_useful(self._errors) if self._errors else NoEndpointError("nothing is left to ask")
+        endpoint = candidates[self._position]
+        self._position += 1
+        upstream = self._upstreams[endpoint.id]
+        attempt = Attempt(len(self.attempts) + 1, endpoint, self._watch.now_s())
+        self.attempts.append(attempt)
+        try:
+            wire = upstream.dialect.encode(self.request, endpoint, stream=self.stream)
+            if upstream.headers:
+                wire = _with_headers(wire, upstream.headers)
+            response = await self._send(wire, upstream)
+        except ProviderError as error:
+            self._end_failed(AnswerFailed(error))
+            return
+        attempt.upstream_status = response.status
+        if 200 <= response.status < 300:
+            self._response = response
+            json_body = response.headers.get("content-type", "").startswith("application/json")
+            self._decoder = upstream.dialect.decoder(endpoint, stream=self.stream and not json_body)
+            return
+        self._response = response
+        body = await self._read_error(response)
+        meaning = upstream.dialect.error(response.status, response.headers, body, now_unix_s=self._unix_time_s())
+        self._end_failed(AnswerFailed(meaning))
+
+    async def _send(self, wire: WireRequest, upstream: Upstream) -> WireResponse:
+        others = self._position < min(len(self.plan.candidates), ATTEMPTS_MAX)
+        limits = self._limits
+        if not self.stream:
+            limit_s = limits.whole_timeout_s
+        else:
+            limit_s = limits.first_token_timeout_s if others else limits.last_first_token_timeout_s
+        self._watch.arm(limit_s, FirstTokenTimeoutError)
+        sending = upstream.transport.send(wire, connect_timeout_s=upstream.connect_timeout_s)
+        return await self._watch.guard(sending)
+
+    async def _read(self) -> list[Event]:
+        """The next events of the running Attempt."""
+        response, decoder = self._response, self._decoder
+        assert response is not None  # noqa: S101 (next() opened it)
+        assert decoder is not None  # noqa: S101 (next() opened it)
+        try:
+            data = await self._watch.guard(response.read())
+        except ProviderError as error:
+            return [AnswerFailed(error)]
+        events = decoder.feed(data) if data else []
+        if events:
+            self._watch.progress()
+        if data and not decoder.ended:
+            return events
+        events += decoder.finish()
+        if not (events and isinstance(events[-1], AnswerFailed)):
+            response.close(ended=True)
+            self._response = None
+            self._complete = True
+            self._watch.disarm()
+            self._settle("ok", None)
+        return events
+
+    async def _read_error(self, response: WireResponse) -> bytes:
+        """What a non-2xx answer says, as far as it is worth reading."""
+        parts: list[bytes] = []
+        size_bytes = 0
+        try:
+            while size_bytes < ERROR_BODY_MAX_BYTES and (data := await self._watch.guard(response.read())):
+                parts.append(data)
+                size_bytes += len(data)
+        except ProviderError:
+            pass  # its status alone decides; what it still had to say was cut off
+        return b"".join(parts)
+
+    def _end_failed(self, event: Event) -> None:
+        """Book a failed Attempt, and decide whether the next candidate may try."""
+        assert isinstance(event, AnswerFailed)  # noqa: S101 (the caller looked)
+        error = event.error
+        if not isinstance(error, ProviderError):
+            error = ServerError("the provider's answer could not be understood")
+        self._watch.disarm()
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+        self._errors.append(error)
+        self._settle("failed", error.code)
+        if self.committed or not error.retryable:
+            self._failure = error
+
+    def _settle(self, outcome: Outcome, code: str | None) -> None:
+        attempt = self.attempts[-1]
+        attempt.outcome = outcome
+        attempt.code = code
+        attempt.duration_s = self._watch.now_s() - attempt.started_s
+
+
+def _with_headers(wire: WireRequest, headers: Mapping[str, str]) -> WireRequest:
+    return WireRequest(
+        url=wire.url, body=wire.body, headers={**wire.headers, **headers}, method=wire.method, stream=wire.stream
+    )
+
+
+_USEFULNESS: tuple[type[ProviderError], ...] = (
+    BadRequestError,
+    ContentPolicyError,
+    ContextLengthError,
+    UnsupportedError,
+    RateLimitedError,
+    OverloadedError,
+    FirstTokenTimeoutError,
+    StalledError,
+    ServerError,
+    RegionError,
+    UnknownModelError,
+    CredentialsError,
+    ConnectError,
+)
+
+
+def most_useful(errors: Sequence[ProviderError]) -> MixgateError:
+    """Of the errors of all Attempts, the one that tells the client most about what to do."""
+
+    def rank(error: ProviderError) -> int:
+        return next((place for place, kind in enumerate(_USEFULNESS) if isinstance(error, kind)), len(_USEFULNESS))
+
+    return min(errors, key=rank)
+
+
+class _Watch:
+    """Cancels the task that waits for a provider when the provider takes too long.
+
+    One timer per Attempt, looked at only when it fires: progress costs an assignment. Time that the task spends
+    elsewhere (a slow client) does not count.
+    """
+
+    __slots__ = ("_deadline_s", "_error", "_limit_s", "_loop", "_progressed", "_since_s", "_task", "_timer", "_tripped")
+
+    def __init__(self, total_timeout_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._deadline_s = self._loop.time() + total_timeout_s
+        self._task: asyncio.Task[object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._error: type[ProviderError] = StalledError
+        self._limit_s = 0.0
+        self._since_s = 0.0
+        self._progressed = True
+        self._tripped = False
+
+    def now_s(self) -> float:
+        return self._loop.time()
+
+    def arm(self, limit_s: float, error: type[ProviderError]) -> None:
+        """From now on, waiting longer than this is that error."""
+        self._error = error
+        self._limit_s = limit_s
+        self._progressed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(limit_s, self._look)
+
+    def progress(self) -> None:
+        """Something worth waiting for came: the limit counts anew from the next wait. Comments are not progress."""
+        self._progressed = True
+
+    def disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def guard(self, waiting: Awaitable[_T]) -> _T:
+        """Wait under the limit that is armed.
+
+        Raises:
+            ProviderError: The limit passed.
+        """
+        if self._progressed:
+            self._progressed = False
+            self._since_s = self._loop.time()
+        self._task = asyncio.current_task()
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if not self._tripped or self._task is None or self._task.uncancel() > 0:
+                raise
+            self._tripped = False
+            raise self._error(f"nothing came from the provider within {self._limit_s:g} s") from None
+        finally:
+            self._task = None
+
+    def _look(self) -> None:
+        now_s = self._loop.time()
+        if self._task is None:
+            self._timer = self._loop.call_later(self._limit_s, self._look)
+            return
+        due_s = min(self._since_s + self._limit_s, self._deadline_s)
+        if now_s < due_s - 0.001:
+            self._timer = self._loop.call_later(due_s - now_s, self._look)
+        else:
+            self._timer = None
+            self._tripped = True
+            self._task.cancel()

@@ -1,0 +1,100 @@
+"""From a Route to a Plan: which Endpoints are eligible for this request, in order, and why the others are not."""
+
+from collections.abc import Iterator, Mapping
+
+from msgspec import Struct
+
+from gateway.config.catalogue import Catalogue, Route
+from gateway.config.schema import ORDERED
+from providers.base import Endpoint
+from providers.messages import ChatRequest, Message
+
+
+class Exclusion(Struct, frozen=True, gc=False):
+    """An Endpoint that was not considered, and why. `code` is stable, `reason` is for people."""
+
+    endpoint: str
+    code: str
+    reason: str
+
+
+class Plan(Struct, frozen=True):
+    """Candidates in the order in which they are to be tried."""
+
+    route: str
+    candidates: tuple[Endpoint, ...]
+    excluded: tuple[Exclusion, ...]
+
+
+def needs(request: ChatRequest) -> tuple[str, ...]:
+    """The capabilities without which this request cannot be served, by their field names."""
+    wanted: list[str] = []
+    if (request.tools or request.functions) and request.tool_choice != "none":
+        wanted.append("tools")
+    form = request.response_format
+    if form is not None and form.type in ("json_object", "json_schema"):
+        wanted.append(form.type)
+    if request.logprobs:
+        wanted.append("logprobs")
+    if any(_has_image(message) for message in request.messages):
+        wanted.append("vision")
+    return tuple(wanted)
+
+
+def _has_image(message: Message) -> bool:
+    content = message.content
+    if content is None or isinstance(content, str):
+        return False
+    return any(part.type == "image_url" for part in content)
+
+
+def plan(route: Route, needed: tuple[str, ...], catalogue: Catalogue, off: Mapping[str, str]) -> Plan:
+    """The Endpoints that may serve a request, best first.
+
+    Args:
+        route: What the client asked for.
+        needed: What `needs` says of the request.
+        catalogue: All that is configured.
+        off: Endpoints that cannot answer now, by id, with the reason in words.
+    """
+    candidates: list[Endpoint] = []
+    excluded: list[Exclusion] = []
+    for stage in _stages(route, catalogue):
+        eligible: list[Endpoint] = []
+        for endpoint in stage:
+            exclusion = _exclude(endpoint, needed, off)
+            if exclusion is not None:
+                excluded.append(exclusion)
+            elif endpoint not in candidates:
+                eligible.append(endpoint)
+        candidates.extend(eligible)
+    return Plan(route.name, tuple(candidates), tuple(excluded))
+
+
+def _stages(route: Route, catalogue: Catalogue) -> Iterator[list[Endpoint]]:
+    """The Route's own Endpoints, then those of each fallback, each by its own policy."""
+    yield _in_order(route, catalogue)
+    for name in route.fallback:
+        fallback = catalogue.find_route(name)
+        if fallback is not None:
+            yield _in_order(fallback, catalogue)
+
+
+def _in_order(route: Route, catalogue: Catalogue) -> list[Endpoint]:
+    """As the Catalogue lists them, but for the unverified, which go behind the verified of their kind."""
+    endpoints = [catalogue.endpoints[name] for name in route.endpoints]
+    if route.policy != ORDERED and any(endpoint.state == "unverified" for endpoint in endpoints):
+        endpoints.sort(key=lambda endpoint: (endpoint.local, endpoint.state == "unverified"))
+    return endpoints
+
+
+def _exclude(endpoint: Endpoint, needed: tuple[str, ...], off: Mapping[str, str]) -> Exclusion | None:
+    if endpoint.state == "retired":
+        return Exclusion(endpoint.id, "retired", "the provider has retired it")
+    reason = off.get(endpoint.id)
+    if reason is not None:
+        return Exclusion(endpoint.id, "off", reason)
+    for capability in needed:
+        if not getattr(endpoint.capabilities, capability):
+            return Exclusion(endpoint.id, f"no_{capability}", f"it is not known to do {capability}")
+    return None
