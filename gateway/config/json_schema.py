@@ -46,10 +46,10 @@ def _questions() -> dict[str, str]:
     return questions
 
 
-def _tidy(value: Any) -> Any:
+def _tidy(value: object) -> Any:
     """Leave out what only says that a key may be missing: null as a choice or default, titles made of key names."""
     if isinstance(value, list):
-        return [_tidy(item) for item in cast("list[Any]", value)]
+        return [_tidy(item) for item in cast("list[object]", value)]
     if not isinstance(value, dict):
         return value
     entries = dict(cast("dict[str, Any]", value))

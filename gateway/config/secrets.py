@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NoReturn, final
 
 from msgspec import Struct
-from typing_extensions import override
 
 SECRET_MAX_BYTES = 8192
 QUOTED_MAX_CHARS = 60
@@ -62,27 +61,21 @@ class Secret:
         ours = hashlib.sha256(self._text.encode()).digest()
         return hmac.compare_digest(ours, hashlib.sha256(given).digest())
 
-    @override
     def __repr__(self) -> str:
         return MASK
 
-    @override
     def __str__(self) -> str:
         return MASK
 
-    @override
     def __format__(self, format_spec: str) -> str:
         return MASK
 
-    @override
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and self.matches(other._text)
 
-    @override
     def __hash__(self) -> int:
         return hash(self._reference)
 
-    @override
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is not serialised")
 

@@ -1,0 +1,45 @@
+"""The `mixgate` command. Each subcommand is a module of its own, loaded when it is asked for."""
+
+from importlib import import_module
+
+import click
+
+COMMANDS = {
+    "serve": "Start the gateway.",
+    "check": "Judge a configuration file, and say who is on.",
+    "models": "List the models, what they cost, and which can answer.",
+    "doctor": "Look for what is wrong with this installation.",
+    "pull": "Download a model for the local backend.",
+}
+"""Every subcommand, with its line in the help."""
+
+
+class _OnDemand(click.Group):
+    """Loads only the subcommand that was named: `serve` should not wait for what `doctor` imports, nor the help for any."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        return [*COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f"gateway.cli.{cmd_name}").command
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's
+        with formatter.section("Commands"):
+            formatter.write_dl([*COMMANDS.items()])
+
+
+@click.group(cls=_OnDemand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="mixgate", message="mixgate %(version)s")
+def main() -> None:
+    """Mixgate: one endpoint that routes to many providers, with a Mixtral in the boot.
+
+    \b
+    Configuration file: --config, MIXGATE_CONFIG, ./providers.yaml, then the one that was installed with Mixgate.
+    MIXGATE_HOME is the folder of pulled models and all else that is kept.
+
+    \b
+    Exit codes: 0 all is well, 1 it failed, 2 the configuration or the command line is wrong.
+    """  # noqa: D301  # \b is click's mark for a paragraph that keeps its lines

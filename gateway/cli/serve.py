@@ -1,0 +1,106 @@
+"""`mixgate serve`: start the gateway and say where it is and who is on."""
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from gateway.app import serve
+from gateway.cli.facts import answering, provider_rows
+from gateway.cli.output import EXIT_CONFIGURATION, fail, print_problems
+from gateway.config.accounts import is_loopback
+from gateway.config.catalogue import Catalogue, GatewaySettings
+from gateway.config.locations import find_config
+from gateway.config.overrides import LIST_KEYS, PREFIX, SETTING_KEYS
+from gateway.errors import ConfigError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_HELP = {
+    "host": "Address to listen on.",
+    "port": "Port to listen on; 0 lets the system choose.",
+    "client_keys": "Keys that clients must show, as env:NAME or file:/path.",
+    "trusted_proxies": "Reverse proxies whose forwarding headers are believed.",
+    "hosts": "More names that clients may reach the gateway by.",
+    "drain_s": "Seconds that running answers get after SIGTERM.",
+    "tls_cert": "Certificate chain (PEM); serves https.",
+    "tls_key": "Private key (PEM).",
+}
+
+
+def _settings(function: Command) -> Command:
+    """An option for every setting of the `gateway` section. Values are judged where the file's are."""
+    for key in reversed(SETTING_KEYS):
+        words = _HELP[key] + (" Several: separated by commas." if key in LIST_KEYS else "")
+        function = click.option("--" + key.replace("_", "-"), key, help=f"{words} [{PREFIX}{key.upper()}]")(function)
+    return function
+
+
+@click.command("serve")
+@click.option("--config", type=click.Path(path_type=Path), help="Configuration file. [MIXGATE_CONFIG]")
+@_settings
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes; 1 for now.")
+def command(config: Path | None, workers: int, **flags: str | None) -> None:
+    """Start the gateway.
+
+    Settings come from a flag, else from the environment variable in brackets, else from the file's `gateway` section.
+    The file is watched: a sound change takes effect at once, a broken one is reported and changes nothing.
+    """
+    if workers > 1:
+        fail(
+            f"--workers {workers}: this version runs in one process, which keeps the books straight",
+            "leave --workers out; start more gateways on other ports behind a proxy if one is not enough",
+            EXIT_CONFIGURATION,
+        )
+    path = find_config(config, os.environ, Path.cwd())
+    overrides = {key: value for key, value in flags.items() if value is not None}
+    _log_to_standard_error()
+    try:
+        code = serve(path, os.environ, overrides, announce)
+    except ConfigError as error:
+        print_problems(error.problems, "error")
+        raise SystemExit(EXIT_CONFIGURATION) from None
+    raise SystemExit(code)
+
+
+def announce(catalogue: Catalogue, host: str, port: int) -> None:
+    """Print the base URL, a line to paste, and who is on. Called once the gateway listens."""
+    url = base_url(host, port, tls=catalogue.gateway.tls is not None)
+    names = answering(catalogue, os.environ)
+    click.echo(f"Mixgate reads {catalogue.path}\n")
+    for name, _, state, why in provider_rows(catalogue, os.environ):
+        mark = click.style(state.ljust(3), fg="green" if state == "on" else "yellow")
+        click.echo(f"  {mark}  {name}: {why}")
+    print_problems(catalogue.warnings, "warning")
+    click.echo(f"\nbase URL  {click.style(url, bold=True)}\n")
+    if names:
+        click.echo(curl_line(url, names[0], catalogue.gateway) + "\n")
+    else:
+        click.echo("Nothing can answer yet: set one of the variables above.\n")
+
+
+def _log_to_standard_error() -> None:
+    """Ours from INFO on, libraries' from WARNING on; keys are in neither."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("mixgate").setLevel(logging.INFO)
+
+
+def base_url(host: str, port: int, *, tls: bool) -> str:
+    """Where an OpenAI client is to be pointed. A wildcard address is reached by loopback from here."""
+    reached = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104  # compared, not bound
+    bracketed = f"[{reached}]" if ":" in reached else reached
+    return f"{'https' if tls else 'http'}://{bracketed}:{port}/v1"
+
+
+def curl_line(url: str, model: str, gateway: GatewaySettings) -> str:
+    """A request that works when pasted into a shell on this machine."""
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]})
+    key = gateway.client_keys[0].reference if gateway.client_keys else ""
+    shown = "$" + key.removeprefix("env:") if key.startswith("env:") else f"$(cat {key.removeprefix('file:')})"
+    authorization = f' -H "Authorization: Bearer {shown}"' if key else ""
+    insecure = " -k" if gateway.tls and is_loopback(gateway.host) else ""
+    return f"curl{insecure} {url}/chat/completions -H 'Content-Type: application/json'{authorization} -d '{body}'"
