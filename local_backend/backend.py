@@ -1,0 +1,257 @@
+"""The local backend as the gateway sees it: a transport that carries requests to models on this machine.
+
+Importing this loads nothing heavy and nothing native; every model runs in a worker process of its own.
+"""
+
+import asyncio
+import importlib.util
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from local_backend.lines import refusal_of
+from local_backend.client import LocalResponse, refusal_response
+from local_backend.demo_model import DEMO_FILE, DESCRIPTION
+from local_backend.errors import ContextLengthError, LocalError, NotReadyError, UnknownModelError
+from local_backend.frames import WorkerSpec, WorkerStats
+from local_backend.supervisor import BOOT_WAIT_MAX_S, State, Supervisor
+
+BUNDLED: Final = "bundled"
+"""The `file` that stands for the model in the package."""
+BODY_MAX_BYTES: Final = 8 * 2**20
+"""A larger request fits no local context."""
+QUEUE_MAX: Final = 16
+"""Requests that wait for a slot of one model."""
+BIG_MIN_BYTES: Final = 64 * 2**20
+"""Of models from this size on, one runs at a time."""
+SLOTS_MAX: Final = 16
+
+_SCHEME: Final = "local:"
+
+
+class LocalModelSpec(Struct, frozen=True, kw_only=True):
+    """A local model as configured."""
+
+    name: str
+    file: str
+    """`bundled`, an absolute path, or a file name in the models folder."""
+    slots: int = 4
+    context_tokens: int = 4096
+    """Per slot."""
+    load: Literal["boot", "lazy"] = "lazy"
+    threads: int | None = None
+
+
+class LocalModelStatus(Struct, frozen=True, kw_only=True):
+    """How a local model is."""
+
+    name: str
+    state: State
+    reason: str
+    file: str
+    context_tokens: int
+    slots: int
+    size_bytes: int | None
+    description: str
+
+
+class WireRequest(Protocol):
+    """What `send` needs of a request."""
+
+    @property
+    def url(self) -> str:
+        """`local:<model name>`."""
+        ...
+
+    @property
+    def body(self) -> bytes:
+        """The request's JSON."""
+        ...
+
+    @property
+    def stream(self) -> bool:
+        """Whether lines are wanted as they come."""
+        ...
+
+
+class _Deadline(Struct):
+    deadline_s: float | None = None
+
+
+_deadlines: Final = msgspec.json.Decoder(_Deadline)
+
+
+class LocalBackend:
+    """All local models of one gateway process.
+
+    Args:
+        specs: The models.
+        home: Where `models/` and `run/` are.
+    """
+
+    def __init__(self, specs: Sequence[LocalModelSpec], home: Path) -> None:
+        self._home = home
+        self._specs = {spec.name: spec for spec in specs}
+        self._paths = {spec.name: self._path(spec) for spec in specs}
+        self._sizes: dict[str, int] = {}
+        self._off: dict[str, str] = {}
+        self._supervisors: dict[str, Supervisor] = {}
+        self._making_room = asyncio.Lock()
+
+    def _path(self, spec: LocalModelSpec) -> Path:
+        return DEMO_FILE if spec.file == BUNDLED else (self._home / "models" / spec.file).absolute()
+
+    async def start(self) -> None:
+        """Look at the files and start what is to be loaded at boot. Returns at once; loading goes on behind it."""
+        missing = missing_package()
+        (self._home / "run").mkdir(parents=True, exist_ok=True)
+        big_started = False
+        for name, spec in self._specs.items():
+            off = missing or self._look_at_file(name)
+            if off is not None:
+                self._off[name] = off
+                continue
+            self._supervisors[name] = supervisor = Supervisor(self._worker_spec(spec))
+            big = self._sizes[name] >= BIG_MIN_BYTES
+            if spec.load != "boot":
+                continue
+            if big and big_started:
+                supervisor.reason = "one big model runs at a time; it is loaded when asked for while the other is idle"
+                continue
+            big_started = big_started or big
+            supervisor.start()
+
+    def _look_at_file(self, name: str) -> str | None:
+        """Why a file cannot be used, or None; its size is noted."""
+        path = self._paths[name]
+        try:
+            self._sizes[name] = path.stat().st_size
+        except OSError:
+            return f"not pulled: {path} is not there; get it with `mixgate pull`, or correct `file`"
+        return None
+
+    def _worker_spec(self, spec: LocalModelSpec) -> WorkerSpec:
+        return WorkerSpec(
+            name=spec.name,
+            path=str(self._paths[spec.name]),
+            demo_path=str(DEMO_FILE),
+            slots=max(1, min(spec.slots, SLOTS_MAX)),
+            context_tokens=spec.context_tokens,
+            queue=QUEUE_MAX,
+            threads=spec.threads,
+            lock_path=str(self._home / "run" / "big-model.lock"),
+        )
+
+    async def aclose(self) -> None:
+        """End every worker. What is under way ends with an error."""
+        await asyncio.gather(*(supervisor.stop("the gateway is stopping") for supervisor in self._supervisors.values()))
+
+    def models(self) -> tuple[LocalModelStatus, ...]:
+        """Every configured model and how it is."""
+        return tuple(self._status(spec) for spec in self._specs.values())
+
+    def _status(self, spec: LocalModelSpec) -> LocalModelStatus:
+        supervisor = self._supervisors.get(spec.name)
+        facts = None if supervisor is None else supervisor.facts
+        description = DESCRIPTION if spec.file == BUNDLED else "" if facts is None else facts.description
+        return LocalModelStatus(
+            name=spec.name,
+            state="off" if supervisor is None else supervisor.state,
+            reason=self._off.get(spec.name, "not started yet") if supervisor is None else supervisor.reason,
+            file=str(self._paths[spec.name]),
+            context_tokens=spec.context_tokens if facts is None else facts.context_tokens,
+            slots=spec.slots if facts is None else facts.slots,
+            size_bytes=self._sizes.get(spec.name),
+            description=description,
+        )
+
+    async def send(self, request: WireRequest, *, connect_timeout_s: float) -> LocalResponse:  # noqa: ARG002  # the seam's
+        """Ask a model. Returns once the first line is here (stream) or the whole body (not stream).
+
+        A model that is starting is waited for, up to the request's deadline and at most BOOT_WAIT_MAX_S; a connect limit
+        made for networks would give up on a model that needs a second to load. Refusals are answers with a status.
+        """
+        try:
+            return await self._send(request)
+        except LocalError as error:
+            return refusal_response(refusal_of(error))
+
+    async def _send(self, request: WireRequest) -> LocalResponse:
+        name = request.url.removeprefix(_SCHEME)
+        supervisor = self._supervisor(name)
+        if len(request.body) > BODY_MAX_BYTES:
+            raise ContextLengthError(
+                f"the request is {len(request.body)} bytes long, and the local model's context is "
+                f"{self._specs[name].context_tokens} tokens",
+                param="messages",
+            )
+        await self._make_room(name)
+        return await supervisor.send(request.body, whole=not request.stream, deadline_s=_deadline_s(request.body))
+
+    def _supervisor(self, name: str) -> Supervisor:
+        supervisor = self._supervisors.get(name)
+        if supervisor is not None:
+            return supervisor
+        if name not in self._specs:
+            raise UnknownModelError(f"there is no local model {name[:100]!r}", param="model")
+        raise NotReadyError(f"the local model {name} is off: {self._off.get(name, 'the gateway is starting')}")
+
+    async def _make_room(self, name: str) -> None:
+        """One big model at a time: an idle one gives way, a busy one does not."""
+        supervisor = self._supervisors[name]
+        if supervisor.state == "ready" or self._sizes[name] < BIG_MIN_BYTES:
+            return
+        async with self._making_room:
+            for other, running in self._supervisors.items():
+                if other == name or self._sizes[other] < BIG_MIN_BYTES or running.state not in ("ready", "starting"):
+                    continue
+                if running.busy or running.state == "starting":
+                    raise NotReadyError(f"the local model {other} is busy, and one big model runs at a time", retry_after_s=10.0)
+                await running.stop(f"it made room for {name}; it is loaded again when asked for")
+            supervisor.start()
+
+    async def wait_ready(self, name: str, limit_s: float = BOOT_WAIT_MAX_S) -> None:
+        """Until a model is loaded.
+
+        Raises:
+            LocalError: It will not be, or not in time.
+        """
+        supervisor = self._supervisor(name)
+        await self._make_room(name)
+        await supervisor.wait_ready(limit_s)
+
+    async def stats(self, name: str) -> WorkerStats:
+        """How a running model's worker is doing.
+
+        Raises:
+            LocalError: It does not run.
+        """
+        link = await self._supervisor(name).wait_ready(0)
+        return await link.stats()
+
+    def worker_pid(self, name: str) -> int | None:
+        """The process id of a model's worker, while there is one."""
+        supervisor = self._supervisors.get(name)
+        return None if supervisor is None else supervisor.pid
+
+
+def missing_package() -> str | None:
+    """What of the `local` extra is not installed, and how to get it; None if all is there. Imports nothing."""
+    for module in ("llama_cpp", "jinja2"):
+        if importlib.util.find_spec(module) is None:
+            return (
+                "the local extra is not installed: run `make run` (needs a C++ compiler), or "
+                "CMAKE_ARGS=-DGGML_NATIVE=OFF pip install 'mixgate[local]'"
+            )
+    return None
+
+
+def _deadline_s(body: bytes) -> float | None:
+    try:
+        return _deadlines.decode(body).deadline_s
+    except msgspec.MsgspecError:
+        return None  # the worker says what is wrong with it

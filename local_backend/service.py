@@ -1,0 +1,181 @@
+"""The worker's side of the socket: frames in, Jobs to the engine, lines back. Runs on the worker's event loop."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import msgspec
+from msgspec import structs
+
+from local_backend.answers import Exchange
+from local_backend.chat import Segment
+from local_backend.engine import Engine
+from local_backend.errors import LocalError, QueueDeadlineError
+from local_backend.frames import ChatHead, FrameDecoder, Kind, WorkerSpec, encode_frame
+from local_backend.jobs import Happening, Job
+from local_backend.lines import refusal_of
+from local_backend.loading import Loaded, resident_bytes
+from local_backend.requests import ChatBody, build_job, decode_body, render, wants_grammar
+
+INLINE_MAX_BYTES: Final = 32 * 1024
+"""Larger bodies are tokenised off the event loop."""
+
+_encoder = msgspec.json.Encoder()
+_head_decoder = msgspec.json.Decoder(ChatHead)
+
+
+class WorkerProtocol(asyncio.Protocol):
+    """Serves one gateway over one socket.
+
+    Args:
+        loaded: The model and its facts.
+        spec: What was asked to be loaded.
+        done: Set when the gateway is gone.
+    """
+
+    def __init__(self, loaded: Loaded, spec: WorkerSpec, done: asyncio.Event) -> None:
+        self._loaded = loaded
+        self._done = done
+        self._decoder = FrameDecoder()
+        self._exchanges: dict[int, Exchange] = {}
+        self._loop = asyncio.get_running_loop()
+        self._preparing = ThreadPoolExecutor(1, "prepare")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._transport: asyncio.WriteTransport | None = None
+        facts = loaded.facts
+        self._engine = Engine(
+            loaded.model,
+            slots=facts.slots,
+            context_tokens=facts.context_tokens,
+            queue=spec.queue,
+            threads=facts.threads,
+            sink=self._hear,
+            abortable=facts.big,
+        )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start, and say what is loaded."""
+        if isinstance(transport, asyncio.WriteTransport):
+            self._transport = transport
+        self._engine.start()
+        self._send(Kind.READY, 0, _encoder.encode(self._loaded.facts))
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
+        """The gateway is gone."""
+        self._done.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Frames, or pieces of them."""
+        for kind, number, payload in self._decoder.feed(data):
+            if kind is Kind.CHAT:
+                self._open(number, payload)
+            elif kind is Kind.CANCEL:
+                self._cancel(number)
+            elif kind is Kind.STATS_WANTED:
+                stats = structs.replace(self._engine.stats(), rss_bytes=resident_bytes())
+                self._send(Kind.STATS, number, _encoder.encode(stats))
+
+    def _send(self, kind: Kind, number: int, payload: bytes = b"") -> None:
+        if self._transport is not None:
+            self._transport.write(encode_frame(kind, number, payload))
+
+    def _open(self, number: int, payload: bytes) -> None:
+        head_bytes, _, data = payload.partition(b"\n")
+        head = _head_decoder.decode(head_bytes)
+        exchange = self._exchanges[number] = Exchange(number, whole=head.whole)
+        try:
+            body = decode_body(data)
+            if body.deadline_s is not None:
+                left_s = max(0.0, body.deadline_s - head.waited_s)
+                body = structs.replace(body, deadline_s=left_s)
+                exchange.deadline = self._loop.call_later(left_s, self._expire, exchange)
+            segments = render(body, self._loaded.template)
+            if len(data) <= INLINE_MAX_BYTES and not (wants_grammar(body) or body.logprobs):
+                self._queue(exchange, body, self._build(number, body, segments))
+                return
+        except LocalError as error:
+            self._refuse(exchange, error)
+            return
+        task = self._loop.create_task(self._prepare(exchange, body, segments))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _prepare(self, exchange: Exchange, body: ChatBody, segments: list[Segment]) -> None:
+        """The long way, off the loop: a large prompt, a grammar, numpy's import."""
+        try:
+            job = await self._loop.run_in_executor(self._preparing, self._build, exchange.number, body, segments)
+            if exchange.number in self._exchanges:
+                self._queue(exchange, body, job)
+        except LocalError as error:
+            self._refuse(exchange, error)
+
+    def _build(self, number: int, body: ChatBody, segments: list[Segment]) -> Job:
+        prompt = self._loaded.template.tokenize(segments)
+        vocabulary = self._loaded.model.vocabulary
+        return build_job(number, body, prompt, vocabulary, context_tokens=self._loaded.facts.context_tokens)
+
+    def _queue(self, exchange: Exchange, body: ChatBody, job: Job) -> None:
+        exchange.choices = job.choices
+        exchange.logprobs = bool(body.logprobs)
+        exchange.input_tokens = len(job.prompt)
+        self._engine.admit(job)
+        exchange.queued = True
+        if self._engine.waits(job.id):
+            exchange.waiting = True
+            self._send(Kind.WAITING, exchange.number)
+
+    def _refuse(self, exchange: Exchange, error: LocalError) -> None:
+        if self._exchanges.pop(exchange.number, None) is None:
+            return
+        if exchange.deadline is not None:
+            exchange.deadline.cancel()
+        self._send(Kind.HEAD_ERROR, exchange.number, _encoder.encode(refusal_of(error)))
+
+    def _expire(self, exchange: Exchange) -> None:
+        """The deadline passed. A request that has a slot goes on; who asked decides how long to wait for the rest."""
+        if exchange.started or exchange.number not in self._exchanges:
+            return
+        if not exchange.queued or self._engine.withdraw(exchange.number):
+            message = "the deadline passed while the request waited for a slot of the local model"
+            self._refuse(exchange, QueueDeadlineError(message, retry_after_s=1.0))
+
+    def _cancel(self, number: int) -> None:
+        exchange = self._exchanges.pop(number, None)
+        if exchange is None:
+            return
+        if exchange.deadline is not None:
+            exchange.deadline.cancel()
+        self._engine.cancel(number)
+
+    def _hear(self, happenings: list[Happening]) -> None:
+        """From the engine's thread."""
+        self._loop.call_soon_threadsafe(self._report, happenings)
+
+    def _report(self, happenings: list[Happening]) -> None:
+        told: dict[int, Exchange] = {}
+        for happening in happenings:
+            exchange = self._exchanges.get(happening.job)
+            if exchange is None:
+                continue
+            refusal = exchange.note(happening)
+            if refusal is not None:
+                del self._exchanges[exchange.number]
+                self._send(Kind.HEAD_ERROR, exchange.number, _encoder.encode(refusal))
+            else:
+                told[exchange.number] = exchange
+        for number, exchange in told.items():
+            self._pass_on(number, exchange)
+
+    def _pass_on(self, number: int, exchange: Exchange) -> None:
+        if exchange.started and exchange.deadline is not None:
+            exchange.deadline.cancel()
+            exchange.deadline = None
+        if exchange.started and exchange.waiting:
+            exchange.waiting = False
+            self._send(Kind.RUNNING, number)
+        lines = exchange.take()
+        if exchange.over:
+            self._exchanges.pop(number, None)
+            self._send(Kind.LAST, number, lines)
+        elif lines:
+            self._send(Kind.LINES, number, lines)
