@@ -14,7 +14,7 @@ from gateway.cli.facts import answering
 from gateway.cli.output import EXIT_FAILED, print_table
 from gateway.config.catalogue import BUNDLED_FILE, DEMO_MODEL, Catalogue, LocalModel
 from gateway.config.load import load
-from gateway.config.locations import find_config, model_file, state_home
+from gateway.config.locations import find_config, home_folder, model_file
 from gateway.errors import ConfigError
 from gateway.server.run import bind_sockets
 from local_backend import memory, preflight
@@ -73,13 +73,13 @@ def examine(path: Path, env: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("configuration", "ok", f"{path} is sound")
         yield from _keys(catalogue, env)
         yield _port(catalogue)
-    yield from _state_folder(state_home(env))
+    yield from _state_folder(home_folder(env))
     package = preflight.check_package()
     yield from _engine(package)
     yield from _memory()
     if catalogue is not None:
         for model in catalogue.local_models:
-            yield from _model(model, state_home(env))
+            yield from _model(model, home_folder(env))
         if package is None:
             yield _answers(catalogue, env)
 

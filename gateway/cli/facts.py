@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from gateway.config.catalogue import BUNDLED_FILE, DEMO_MODEL, Catalogue, ProviderEntry
-from gateway.config.locations import model_file, state_home
+from gateway.config.locations import home_folder, model_file
 from gateway.config.overrides import PREFIX
 from providers.base import Endpoint
 
@@ -52,7 +52,7 @@ def off_reason(catalogue: Catalogue, endpoint: Endpoint, env: Mapping[str, str])
     if not entry.on:
         return entry.off_reason or "off"
     file = next((model.file for model in catalogue.local_models if model.endpoint == endpoint.id), BUNDLED_FILE)
-    if file != BUNDLED_FILE and not model_file(file, state_home(env)).is_file():
+    if file != BUNDLED_FILE and not model_file(file, home_folder(env)).is_file():
         return "not pulled"
     return ""
 

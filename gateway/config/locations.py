@@ -21,7 +21,7 @@ def find_config(flag: str | Path | None, env: Mapping[str, str], folder: Path) -
     return here if here.is_file() else PACKAGED_CONFIG
 
 
-def state_home(env: Mapping[str, str]) -> Path:
+def home_folder(env: Mapping[str, str]) -> Path:
     """The state folder (ledger, keys, pulled models): MIXGATE_HOME, or the platform's place for a user's data."""
     chosen = env.get(HOME_VARIABLE)
     return Path(chosen).expanduser() if chosen else user_data_path("mixgate", appauthor=False)
