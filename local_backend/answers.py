@@ -10,7 +10,6 @@ from local_backend.frames import Refusal
 from local_backend.jobs import Failed, Finished, Happening, Started, TextOut
 from local_backend.lines import ErrorLine, FinishLine, TextLine, UsageLine, refusal_of
 
-
 _encoder = msgspec.json.Encoder()
 
 

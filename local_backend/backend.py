@@ -5,19 +5,18 @@ Importing this loads nothing heavy and nothing native; every model runs in a wor
 
 import asyncio
 import importlib.util
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
 import msgspec
 from msgspec import Struct
 
-from local_backend.lines import refusal_of
 from local_backend.client import LocalResponse, refusal_response
 from local_backend.demo_model import DEMO_FILE, DESCRIPTION
 from local_backend.errors import ContextLengthError, LocalError, NotReadyError, UnknownModelError
 from local_backend.frames import WorkerSpec, WorkerStats
+from local_backend.lines import refusal_of
 from local_backend.supervisor import BOOT_WAIT_MAX_S, State, Supervisor
 
 BUNDLED: Final = "bundled"
@@ -172,8 +171,8 @@ class LocalBackend:
     async def send(self, request: WireRequest, *, connect_timeout_s: float) -> LocalResponse:  # noqa: ARG002  # the seam's
         """Ask a model. Returns once the first line is here (stream) or the whole body (not stream).
 
-        A model that is starting is waited for, up to the request's deadline and at most BOOT_WAIT_MAX_S; a connect limit
-        made for networks would give up on a model that needs a second to load. Refusals are answers with a status.
+        A model that is starting is waited for, up to the request's deadline and at most BOOT_WAIT_MAX_S; a connect
+        limit made for networks would give up on a model that needs a second to load. Refusals are answers with a status.
         """
         try:
             return await self._send(request)
@@ -210,7 +209,9 @@ class LocalBackend:
                 if other == name or self._sizes[other] < BIG_MIN_BYTES or running.state not in ("ready", "starting"):
                     continue
                 if running.busy or running.state == "starting":
-                    raise NotReadyError(f"the local model {other} is busy, and one big model runs at a time", retry_after_s=10.0)
+                    raise NotReadyError(
+                        f"the local model {other} is busy, and one big model runs at a time", retry_after_s=10.0
+                    )
                 await running.stop(f"it made room for {name}; it is loaded again when asked for")
             supervisor.start()
 

@@ -1,7 +1,7 @@
 """From messages to prompt tokens, with the chat template that the GGUF carries.
 
-The template comes out of a downloaded file, so it runs in Jinja's immutable sandbox. What users wrote never takes part in
-the rendering: a sentinel stands for each message, and the text takes its place afterwards, where control tokens that
+The template comes out of a downloaded file, so it runs in Jinja's immutable sandbox. What users wrote never takes part
+in the rendering: a sentinel stands for each message, and the text takes its place afterwards, where control tokens that
 are spelled out in it stay plain text. Only the template's own words can become control tokens.
 """
 
@@ -72,9 +72,10 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, vocabulary: Tokens) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-        environment.globals["raise_exception"] = _refuse
-        environment.globals["strftime_now"] = _now
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.globals.update({"raise_exception": _refuse, "strftime_now": _now})
         try:
             self._template = environment.from_string(source)
         except TemplateError as error:

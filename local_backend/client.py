@@ -8,7 +8,6 @@ from typing import Final
 
 import msgspec
 
-from local_backend.lines import error_line, refusal_of
 from local_backend.errors import EngineError, LocalError, WorkerCrashedError
 from local_backend.frames import (
     ChatHead,
@@ -21,6 +20,7 @@ from local_backend.frames import (
     WorkerStats,
     encode_frame,
 )
+from local_backend.lines import error_line, refusal_of
 
 _encoder = msgspec.json.Encoder()
 _refusals: Final = msgspec.json.Decoder(Refusal)
@@ -220,7 +220,8 @@ class WorkerLink(asyncio.Protocol):
         if self._transport is None:
             raise WorkerCrashedError("the local worker is gone", retry_after_s=1.0)
         self._number = number = (self._number + 1) % _EXCHANGES
-        waiter = self._stats[number] = self._loop.create_future()
+        waiter: asyncio.Future[WorkerStats] = self._loop.create_future()
+        self._stats[number] = waiter
         self._transport.write(encode_frame(Kind.STATS_WANTED, number))
         return await waiter
 

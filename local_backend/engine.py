@@ -44,7 +44,7 @@ class Engine:
         llama.LoadError: No memory for the context.
     """
 
-    def __init__(  # noqa: PLR0913  # keyword-only facts, each needed once
+    def __init__(  # keyword-only facts, each needed once
         self,
         model: llama.Model,
         *,
@@ -361,4 +361,3 @@ class Engine:
         if sequence.sampler is not None:
             sequence.sampler.close()
             sequence.sampler = None
-

@@ -1,17 +1,17 @@
 """JSON Schema to GBNF, the grammar language of llama.cpp: what is sampled under it is JSON, and fits the schema.
 
-Written here rather than taken from the engine's package, whose converter lets control characters into strings, copies text
-of the schema unescaped into the grammar and drops keywords it does not know. Here a keyword that no grammar can enforce is
-refused by name: an answer is never less constrained than what was asked. Everything is bounded, since a schema is a
-client's input.
+Written here rather than taken from the engine's package, whose converter lets control characters into strings, copies
+text of the schema unescaped into the grammar and drops keywords it does not know. Here a keyword that no grammar can
+enforce is refused by name: an answer is never less constrained than what was asked. Everything is bounded, since a
+schema is a client's input.
 
 Grammar language: https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md
 """
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, cast
 
 from local_backend.errors import InvalidRequestError
 from local_backend.integer_ranges import integer_expression
@@ -42,8 +42,8 @@ _PRIMITIVES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
                ("space", "string", "value")),
     "array": ('"[" space (value ("," space value)*)? space "]"', ("space", "value")),
     "date": ('[0-9]{4} "-" ("0" [1-9] | "1" [0-2]) "-" ("0" [1-9] | [12] [0-9] | "3" [01])', ()),
-    "time": ('([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9] ":" [0-5] [0-9] ("." [0-9]{1,6})? '
-             '("Z" | [-+] ([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9])', ()),
+    "time": ('clock ":" [0-5] [0-9] ("." [0-9]{1,6})? ("Z" | [-+] clock)', ("clock",)),
+    "clock": ('([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9]', ()),
 }  # fmt: skip
 _FORMATS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "date": ("date", ("date",)),
@@ -52,9 +52,10 @@ _FORMATS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "uuid": ('hex{8} "-" hex{4} "-" hex{4} "-" hex{4} "-" hex{12}', ("hex",)),
 }
 _ANNOTATIONS: Final = frozenset(
-    "$schema $id $comment $defs definitions title description default examples example deprecated readOnly writeOnly "
-    "contentEncoding contentMediaType strict name discriminator nullable".split()
+    {"$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default", "examples", "example"}
+    | {"deprecated", "readOnly", "writeOnly", "contentEncoding", "contentMediaType", "strict", "name", "discriminator"}
 )
+"""Keywords that constrain nothing."""
 _PER_TYPE: Final[Mapping[str, frozenset[str]]] = {
     "object": frozenset({"properties", "required", "additionalProperties"}),
     "array": frozenset({"items", "prefixItems", "minItems", "maxItems"}),
@@ -163,6 +164,7 @@ class _Converter:
             return self._primitive("value")
         if not isinstance(schema, dict):
             raise _refusal(f"has {json.dumps(schema)[:40]} where a schema must be")
+        members = cast("dict[str, Any]", schema)
         for keyword, visit in (
             ("$ref", self._visit_reference),
             ("const", self._visit_constant),
@@ -171,15 +173,13 @@ class _Converter:
             ("oneOf", self._visit_union),
             ("allOf", self._visit_all),
         ):
-            if keyword in schema:
-                return visit(schema, keyword, depth)
-        return self._visit_typed(schema, depth)
+            if keyword in members:
+                return visit(members, keyword, depth)
+        return self._visit_typed(members, depth)
 
     def _visit_reference(self, schema: Mapping[str, Any], keyword: str, depth: int) -> str:
         self._check_alone(schema, keyword)
-        pointer = schema[keyword]
-        if not isinstance(pointer, str) or not (pointer == "#" or pointer.startswith("#/")):
-            raise _refusal(f"refers to {str(pointer)[:80]!r}; only references into itself (#/...) are followed")
+        pointer = _own_pointer(schema)
         name = self._references.get(pointer)
         if name is None:
             name = self._references[pointer] = f"ref{len(self._references)}"
@@ -188,15 +188,13 @@ class _Converter:
         return name
 
     def _resolve(self, pointer: str) -> Any:
-        target = self._root
+        target: Any = self._root  # Any all the way down: this is a client's JSON
         for part in pointer.split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
-            if isinstance(target, dict) and key in target:
-                target = target[key]
-            elif isinstance(target, list) and key.isdigit() and len(key) < 6 and int(key) < len(target):
-                target = target[int(key)]
-            else:
-                raise _refusal(f"refers to {pointer[:80]!r}, which it does not have")
+            try:
+                target = target[int(key)] if isinstance(target, list) else target[key]
+            except (KeyError, IndexError, ValueError, TypeError):
+                raise _refusal(f"refers to {pointer[:80]!r}, which it does not have") from None
         return target
 
     def _visit_constant(self, schema: Mapping[str, Any], keyword: str, _depth: int) -> str:
@@ -205,23 +203,17 @@ class _Converter:
 
     def _visit_enum(self, schema: Mapping[str, Any], keyword: str, _depth: int) -> str:
         self._check_alone(schema, keyword, "type")
-        values = schema[keyword]
-        if not isinstance(values, list) or not values:
-            raise _refusal("has an enum that is not a list of values")
+        values = _list(schema, keyword)
         return self._new(" | ".join(literal(json.dumps(value, ensure_ascii=False)) for value in values))
 
     def _visit_union(self, schema: Mapping[str, Any], keyword: str, depth: int) -> str:
         self._check_alone(schema, keyword, "type")
-        choices = schema[keyword]
-        if not isinstance(choices, list) or not choices:
-            raise _refusal(f"has an {keyword} that is not a list of schemas")
+        choices = _list(schema, keyword)
         return self._new(" | ".join(self._visit(choice, depth + 1) for choice in choices))
 
     def _visit_all(self, schema: Mapping[str, Any], keyword: str, depth: int) -> str:
         """Objects described in parts become one object; anything else cannot be intersected by a grammar."""
-        parts = schema[keyword]
-        if not isinstance(parts, list) or not parts:
-            raise _refusal("has an allOf that is not a list of schemas")
+        parts = _list(schema, keyword)
         if len(parts) == 1 and not (set(schema) - _ANNOTATIONS - {keyword}):
             return self._visit(parts[0], depth + 1)
         merged: dict[str, Any] = {"type": "object", "properties": {}, "required": []}
@@ -231,31 +223,35 @@ class _Converter:
         return self._visit(merged, depth + 1)
 
     def _merge(self, merged: dict[str, Any], part: Any) -> None:
+        part = _object(part, "an allOf")
         for _ in range(DEPTH_MAX):
-            if isinstance(part, dict) and isinstance(part.get("$ref"), str) and part["$ref"].startswith("#"):
-                part = self._resolve(part["$ref"])
-        if not isinstance(part, dict) or part.get("type", "object") != "object":
+            if "$ref" not in part:
+                break
+            self._check_alone(part, "$ref")
+            part = _object(self._resolve(_own_pointer(part)), "an allOf")
+        if "$ref" in part or part.get("type", "object") != "object":
             raise _refusal("has an allOf over something other than objects, which cannot be enforced here")
         self._check_alone(part, "type", *_PER_TYPE["object"])
         for name, value in _object(part.get("properties", {}), "properties").items():
             if name in merged["properties"] and merged["properties"][name] != value:
                 raise _refusal(f"has an allOf that describes {name[:80]!r} twice, which cannot be enforced here")
             merged["properties"][name] = value
-        merged["required"] += part.get("required", [])
+        merged["required"] += _required(part)
         if "additionalProperties" in part:
             merged["additionalProperties"] = part["additionalProperties"]
 
     def _check_alone(self, schema: Mapping[str, Any], *known: str) -> None:
         unknown = set(schema) - _ANNOTATIONS - set(known)
         if unknown:
-            raise _refusal(f"uses {', '.join(sorted(map(repr, unknown)))[:200]}, which cannot be enforced here; leave it out")
+            raise _refusal(
+                f"uses {', '.join(sorted(map(repr, unknown)))[:200]}, which cannot be enforced here; leave it out"
+            )
 
     def _visit_typed(self, schema: Mapping[str, Any], depth: int) -> str:
-        kinds = schema.get("type", _implied_types(schema))
-        if isinstance(kinds, str):
-            kinds = [kinds]
-        if not isinstance(kinds, list) or not kinds or not all(kind in _TYPES for kind in kinds):
-            raise _refusal(f"has the type {json.dumps(schema.get('type'))[:80]}, which is none of JSON's")
+        named = schema.get("type", _implied_types(schema))
+        kinds = [named] if isinstance(named, str) else _list({"type": named}, "type")
+        if not all(kind in _TYPES for kind in kinds):
+            raise _refusal(f"has the type {json.dumps(named)[:80]}, which is none of JSON's")
         self._check_alone(schema, "type", *(keyword for kind in kinds for keyword in _PER_TYPE[kind]))
         if set(kinds) == set(_TYPES) and not set(schema) - _ANNOTATIONS - {"type"}:
             return self._primitive("value")
@@ -279,7 +275,9 @@ class _Converter:
         limits = "minLength" in schema or "maxLength" in schema
         if kind is not None:
             if kind not in _FORMATS or limits:
-                raise _refusal(f"asks for a string of format {json.dumps(kind)[:80]}, which cannot be enforced here; leave it out")
+                raise _refusal(
+                    f"asks for a string of format {json.dumps(kind)[:80]}, which cannot be enforced here; leave it out"
+                )
             body, needed = _FORMATS[kind]
             for each in needed:
                 self._primitive(each)
@@ -292,15 +290,12 @@ class _Converter:
 
     def _visit_array(self, schema: Mapping[str, Any], depth: int) -> str:
         self._primitive("space")
-        first = schema.get("prefixItems", [])
         items = schema.get("items", True)
-        if isinstance(items, list):
-            first, items = items, False
-        if not isinstance(first, list):
-            raise _refusal("has prefixItems that are not a list of schemas")
+        old_tuple = isinstance(items, list)
+        first = _list(schema, "items" if old_tuple else "prefixItems") if old_tuple or "prefixItems" in schema else []
         least, most = _count(schema, "minItems", 0) or 0, _count(schema, "maxItems", None)
         if first:
-            if items is not False and schema.get("items") is not None:
+            if not old_tuple and items is not False and "items" in schema:
                 raise _refusal("has both prefixItems and items, which cannot be enforced here")
             if ("minItems" in schema or "maxItems" in schema) and (least, most) != (len(first), len(first)):
                 raise _refusal("limits the length of an array with prefixItems otherwise than to their number")
@@ -320,9 +315,7 @@ class _Converter:
 
     def _visit_object(self, schema: Mapping[str, Any], depth: int) -> str:
         properties = _object(schema.get("properties", {}), "properties")
-        required = schema.get("required", [])
-        if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-            raise _refusal("has a `required` that is not a list of names")
+        required = _required(schema)
         others = schema.get("additionalProperties", not properties)
         missing = [name for name in required if name not in properties]
         if missing and others is False:
@@ -331,11 +324,15 @@ class _Converter:
             return self._primitive("object")
         self._primitive("space")
         pairs = [
-            (f'{literal(json.dumps(name, ensure_ascii=False))} ":" space {self._visit(value, depth + 1)}', name in required)
+            (
+                f'{literal(json.dumps(name, ensure_ascii=False))} ":" space {self._visit(value, depth + 1)}',
+                name in required,
+            )
             for name, value in properties.items()
         ]
         pairs += [
-            (f'{literal(json.dumps(name, ensure_ascii=False))} ":" space {self._primitive("value")}', True) for name in missing
+            (f'{literal(json.dumps(name, ensure_ascii=False))} ":" space {self._primitive("value")}', True)
+            for name in missing
         ]
         rest = None
         if others is not False and not properties:
@@ -371,10 +368,31 @@ def _implied_types(schema: Mapping[str, Any]) -> list[str]:
     return named or list(_TYPES)
 
 
-def _object(value: Any, name: str) -> Mapping[str, Any]:
+def _object(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _refusal(f"has {name} that are not an object")
-    return value
+        raise _refusal(f"has {name} where something is not an object")
+    return cast("dict[str, Any]", value)
+
+
+def _list(schema: Mapping[str, Any], keyword: str) -> list[Any]:
+    value = schema[keyword]
+    if not isinstance(value, list) or not value:
+        raise _refusal(f"has a {keyword} that is not a list of something")
+    return list(cast("Iterable[Any]", value))
+
+
+def _required(schema: Mapping[str, Any]) -> list[str]:
+    names = _list(schema, "required") if schema.get("required") else []
+    if not all(isinstance(name, str) for name in names):
+        raise _refusal("has a `required` that is not a list of names")
+    return names
+
+
+def _own_pointer(schema: Mapping[str, Any]) -> str:
+    pointer = schema["$ref"]
+    if not isinstance(pointer, str) or not (pointer == "#" or pointer.startswith("#/")):
+        raise _refusal(f"refers to {str(pointer)[:80]!r}; only references into itself (#/...) are followed")
+    return pointer
 
 
 def _count(schema: Mapping[str, Any], keyword: str, default: int | None) -> int | None:
@@ -382,5 +400,3 @@ def _count(schema: Mapping[str, Any], keyword: str, default: int | None) -> int 
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
     raise _refusal(f"has a {keyword} that is not a count")
-
-

@@ -32,7 +32,7 @@ def _bound(schema: Mapping[str, Any], keyword: str, step: int) -> int | None:
     value = schema.get(keyword)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e18:  # noqa: PLR2004
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e18:
         raise InvalidRequestError(f"the JSON schema has a {keyword} that is not a number", param="response_format")
     whole = int(value // 1)
     if "inimum" in keyword:

@@ -1,8 +1,8 @@
 """A thin, typed layer over llama.cpp's C API. The only importer of llama_cpp, and only inside the worker process.
 
-The binding follows llama.cpp without a promise of stability, so its version is pinned and `open_library` proves at start
-that the parts used here still are what they were. llama_cpp's own package initialiser is skipped: it pulls in a high-level
-API that is not used here (its chat formats, numpy, a disk cache: 0.2 s of start-up).
+The binding follows llama.cpp without a promise of stability, so its version is pinned and `open_library` proves at
+start that the parts used here still are what they were. llama_cpp's own package initialiser is skipped: it pulls in a
+high-level API that is not used here (its chat formats, numpy, a disk cache: 0.2 s of start-up).
 """
 
 import ctypes
@@ -72,7 +72,9 @@ def _checked_version() -> str:
     try:
         version = importlib.metadata.version("llama-cpp-python")
     except importlib.metadata.PackageNotFoundError:
-        raise BindingError("llama-cpp-python is not installed; run `make run`, or pip install 'mixgate[local]'") from None
+        raise BindingError(
+            "llama-cpp-python is not installed; run `make run`, or pip install 'mixgate[local]'"
+        ) from None
     numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
     if not OLDEST_VERSION <= numbers < NEWEST_VERSION_EXCLUSIVE:
         raise BindingError(f"llama-cpp-python {version} is installed, but this release needs >=0.3.36,<0.4")
@@ -262,7 +264,7 @@ class Context:
 
     def set_abort(self, wanted: Callable[[], bool]) -> None:
         """Ask `wanted` between the operations of a decode; True ends it with ABORTED."""
-        self._abort = lib.ggml_abort_callback(lambda _data: wanted())
+        self._abort = lib.ggml_abort_callback(_ignoring_data(wanted))
         lib.llama_set_abort_callback(self.pointer, self._abort, None)
 
     def decode(self, batch: "Batch") -> int:
@@ -296,6 +298,13 @@ class Context:
             self.pointer = None
 
 
+def _ignoring_data(wanted: Callable[[], bool]) -> Callable[[object], bool]:
+    def asked(_data: object) -> bool:
+        return wanted()
+
+    return asked
+
+
 class Batch:
     """The input of one decode, in arrays that are reused."""
 
@@ -324,9 +333,9 @@ class Batch:
     def add(self, sequence: int, tokens: Sequence[int], start: int, *, want_last: bool) -> int:
         """Append tokens of a sequence from position `start` on. Returns the row of the last one."""
         first, end = self.count, self.count + len(tokens)
-        self._token[first:end] = tokens
-        self._pos[first:end] = range(start, start + len(tokens))
-        self._wanted[first:end] = bytes(len(tokens))
+        self._token[first:end] = list(tokens)
+        self._pos[first:end] = list(range(start, start + len(tokens)))
+        self._wanted[first:end] = [0] * len(tokens)
         pointer = self._ids[sequence]
         for row in range(first, end):
             self._seq_id[row] = pointer

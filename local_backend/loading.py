@@ -1,4 +1,4 @@
-"""From a file name to a model that is proven to compute, or to words why not. Runs in the worker, before any request."""
+"""From a file name to a model that is proven to compute, or to words why not. Runs in the worker, first thing."""
 
 import fcntl
 import math
@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from local_backend import llama
+from local_backend import gguf, llama, memory, preflight
 from local_backend.chat import ChatTemplate
-from local_backend.errors import LocalError, NotReadyError
+from local_backend.errors import NotReadyError
+from local_backend.file_errors import LocalBackendError
 from local_backend.frames import WorkerFacts, WorkerSpec
 
 SMALL_MAX_BYTES: Final = 64 * 2**20
@@ -34,34 +35,50 @@ def load(spec: WorkerSpec) -> Loaded:
         LocalError: NotReadyError with the cause in words.
     """
     started = time.monotonic()
+    complaint = preflight.check_cpu()
+    if complaint is not None:
+        raise NotReadyError(complaint)
     try:
-        llama.open_library()
-        big = Path(spec.path).stat().st_size > SMALL_MAX_BYTES
+        file, room = _judge(spec)
+        big = file.size_bytes > SMALL_MAX_BYTES
         if big and spec.lock_path is not None:
             _lock(spec.lock_path)
+        llama.open_library()
         if spec.path != spec.demo_path and Path(spec.demo_path).exists():
             _prove_library(spec.demo_path)
-        model = llama.Model(spec.path)
-        source = model.chat_template
-        if not source:
-            raise NotReadyError("the file has no chat template; take an instruct model's GGUF that carries one")
-        template = ChatTemplate(source, model.vocabulary)
+        model = llama.Model(str(file.path), mmap=room.mmap, repack=room.repack)
+        template = ChatTemplate(file.chat_template, model.vocabulary)
         _prove(model)
-    except (llama.BindingError, llama.LoadError, OSError) as error:
+    except (LocalBackendError, llama.BindingError, llama.LoadError, OSError) as error:
         raise NotReadyError(str(error)) from error
-    threads = spec.threads or _default_threads(big=big)
     facts = WorkerFacts(
         pid=os.getpid(),
-        size_bytes=model.size_bytes,
-        context_tokens=min(spec.context_tokens, model.trained_context_tokens),
+        size_bytes=file.size_bytes,
+        context_tokens=room.context_tokens,
         slots=spec.slots,
-        threads=threads,
+        threads=spec.threads or _default_threads(big=big),
         vocabulary_tokens=model.vocabulary.size,
         load_s=time.monotonic() - started,
         big=big,
-        description=model.meta("general.name") or spec.name,
+        description=f"{file.name or spec.name}, {file.quantisation}",
     )
     return Loaded(model, template, facts)
+
+
+def _judge(spec: WorkerSpec) -> tuple[gguf.GgufFacts, memory.Fit]:
+    """The file by its header and the memory by numbers, before native code sees anything.
+
+    Raises:
+        LocalBackendError: A bad file.
+        NotReadyError: It does not fit.
+    """
+    file = gguf.inspect(Path(spec.path))
+    context_tokens = min(spec.context_tokens, file.context_length)
+    available_bytes = memory.available_bytes()
+    room = memory.fit(file, context_tokens=context_tokens, slots=spec.slots, available_bytes=available_bytes)
+    if room.refusal is not None:
+        raise NotReadyError(room.refusal)
+    return file, room
 
 
 def _lock(path: str) -> None:
@@ -79,7 +96,7 @@ def _lock(path: str) -> None:
 
 
 def _prove_library(demo_path: str) -> None:
-    """Decode with the bundled model first: a library built for another CPU dies here in 0.1 s, not after a long load."""
+    """Decode with the bundled model first: a library built for another CPU dies here, not after a long load."""
     model = llama.Model(demo_path)
     try:
         _prove(model)
@@ -130,6 +147,3 @@ def resident_bytes() -> int:
     """This process's memory."""
     pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
-__all__ = ["SMALL_MAX_BYTES", "Loaded", "LocalError", "load", "physical_cores", "resident_bytes"]

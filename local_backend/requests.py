@@ -2,7 +2,7 @@
 
 import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Annotated, Any, Final
 
@@ -58,7 +58,9 @@ def decode_body(data: bytes) -> ChatBody:
     try:
         return _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequestError(f"the local model cannot read this request: {error}", param=_member(str(error))) from error
+        raise InvalidRequestError(
+            f"the local model cannot read this request: {error}", param=_member(str(error))
+        ) from error
 
 
 def _member(message: str) -> str | None:
@@ -134,7 +136,7 @@ class _TooSlowError(InvalidRequestError):
 
 
 @contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
+def time_limit(seconds: float) -> Generator[None]:
     """Interrupt Python code that runs longer. Main thread only, not nested."""
     signal.signal(signal.SIGALRM, _ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -48,7 +48,7 @@ class RestartPolicy:
 
 
 class Suspects:
-    """Requests that were running when a worker crashed. One that was there twice, and never came through, is refused."""
+    """Requests that were running when a worker crashed. One that was there twice, never answered, is refused."""
 
     def __init__(self) -> None:
         self._seen: dict[bytes, tuple[int, float]] = {}

@@ -128,7 +128,7 @@ class Sampler:
         return self._pick_allowed(self._grammar, context, row)
 
     def _pick_allowed(self, grammar: Grammar, context: llama.Context, row: int) -> int:
-        """Draw freely first, and among the allowed only when that failed: testing one token is cheap, testing all is not."""
+        """Draw freely, and among the allowed only if that failed: testing one token is cheap, testing all is not."""
         candidates = self._candidates(context, row)
         llama.lib.llama_sampler_apply(self._chain, ctypes.byref(candidates))
         token = self._selected(candidates)
@@ -151,7 +151,7 @@ class Sampler:
             self._rows = np.zeros(self._size, dtype=[("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
         self._rows["id"] = np.arange(self._size, dtype="<i4")
         self._rows["logit"] = _logits(context, row)
-        data = ctypes.cast(self._rows.ctypes.data, ctypes.POINTER(llama.lib.llama_token_data))
+        data: Any = ctypes.cast(self._rows.ctypes.data, llama.lib.llama_token_data_p)
         return llama.lib.llama_token_data_array(data=data, size=self._size, selected=-1, sorted=False)
 
     def _any_left(self) -> bool:
@@ -176,7 +176,9 @@ def _links(vocabulary: llama.Vocabulary, params: SamplingParams, prompt: list[in
     lib = llama.lib
     links: list[Any] = []
     if params.repeat_penalty != 1.0:
-        repeat = lib.llama_sampler_init_penalties(vocabulary.size, PENALTY_WINDOW_TOKENS, params.repeat_penalty, 0.0, 0.0)
+        repeat = lib.llama_sampler_init_penalties(
+            vocabulary.size, PENALTY_WINDOW_TOKENS, params.repeat_penalty, 0.0, 0.0
+        )
         for token in prompt[-PENALTY_WINDOW_TOKENS:]:
             lib.llama_sampler_accept(repeat, token)
         links.append(repeat)

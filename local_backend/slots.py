@@ -1,4 +1,4 @@
-"""Slots: one KV sequence each, and the reuse of what an earlier prompt left in them. Pure bookkeeping, no native calls."""
+"""Slots: one KV sequence each, and the reuse of what an earlier prompt left in them. Bookkeeping only."""
 
 from collections.abc import Sequence
 

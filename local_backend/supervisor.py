@@ -1,4 +1,4 @@
-"""Keeps one worker process per model alive: starts it, says how it is, restarts it after a crash, and says why it died."""
+"""Keeps one worker process per model alive: starts it, restarts it after a crash, and says why it died."""
 
 import asyncio
 import contextlib
@@ -153,7 +153,9 @@ class Supervisor:
             pause = self._policy.after_crash(time.monotonic(), lived_s)
             self._next_start_at_s = time.monotonic() + pause.delay_s
             if pause.circuit_open:
-                self._set("crashed", f"{self.reason}; it crashed 3 times in a minute, next start in {pause.delay_s:.0f} s")
+                self._set(
+                    "crashed", f"{self.reason}; it crashed 3 times in a minute, next start in {pause.delay_s:.0f} s"
+                )
             else:
                 self._set("starting", self.reason)
             await asyncio.sleep(pause.delay_s)

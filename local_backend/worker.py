@@ -1,7 +1,7 @@
 """The worker process: the only one with native code in it. `python -m local_backend.worker FD` talks on that socket.
 
-The event loop reads requests and writes answers; the engine computes in a thread of its own. The process lives as long as
-the gateway that started it: the kernel kills it with its parent, and the end of the socket ends it.
+The event loop reads requests and writes answers; the engine computes in a thread of its own. The process lives as long
+as the gateway that started it: the kernel kills it with its parent, and the end of the socket ends it.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from typing import Final
 
 import msgspec
 
-from local_backend.lines import refusal_of
 from local_backend.errors import LocalError
 from local_backend.frames import FrameDecoder, Kind, WorkerSpec, encode_frame
+from local_backend.lines import refusal_of
 from local_backend.loading import Loaded, load
 from local_backend.service import WorkerProtocol
 
