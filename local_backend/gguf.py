@@ -14,7 +14,7 @@ from typing import Final
 
 from local_backend.file_errors import BadFileError
 from local_backend.ggml_types import FILE_TYPES, REPACKED_TYPES
-from local_backend.gguf_reader import GET_IT_AGAIN, Header, Scalar, TensorInfo, read_header
+from local_backend.gguf_reader import GET_IT_AGAIN, Header, HeaderNotThereError, Scalar, TensorInfo, read_header
 
 ARCHITECTURE: Final = "llama"
 """What llama.cpp calls the family that Mixtral belongs to."""
@@ -83,6 +83,20 @@ def inspect(path: Path) -> GgufFacts:
     return checker.facts(shards, sum(header.size_bytes for header in headers))
 
 
+def judge_beginning(path: Path, *, full_size_bytes: int) -> None:
+    """Look at a file that is still arriving, and refuse what can be refused already.
+
+    Raises:
+        BadFileError: Nothing that is still to come can make it load.
+    """
+    try:
+        header = read_header(path, full_size_bytes=full_size_bytes)
+    except HeaderNotThereError:
+        return
+    checker = _Checker(header, {tensor.name: tensor for tensor in header.tensors})
+    checker.check_kind()
+
+
 def _shards(path: Path) -> tuple[Path, ...]:
     named = _SHARD_NAME.match(path.name)
     if named is None:
@@ -132,9 +146,7 @@ class _Checker:
         self._tensors = tensors
 
     def facts(self, shards: tuple[Path, ...], size_bytes: int) -> GgufFacts:
-        self._check_architecture()
-        experts, used = self._experts()
-        template = self._template()
+        experts, used, template = self.check_kind()
         embedding = self._number("embedding_length", 1 << 20)
         heads = self._number("attention.head_count", 1 << 16)
         kv_heads = self._number("attention.head_count_kv", 1 << 16)
@@ -173,6 +185,11 @@ class _Checker:
             ),
             repacked_bytes=sum(tensor.size_bytes for tensor in every if _is_repacked(tensor)),
         )  # fmt: skip
+
+    def check_kind(self) -> tuple[int, int, str]:
+        """Is it a Mixtral that can hold a conversation? Experts, experts used, chat template."""
+        self._check_architecture()
+        return *self._experts(), self._template()
 
     def _check_architecture(self) -> None:
         architecture = self._values.get("general.architecture")

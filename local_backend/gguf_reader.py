@@ -81,16 +81,25 @@ class Header:
     tensors: tuple[TensorInfo, ...]
 
 
-def read_header(path: Path) -> Header:
+class HeaderNotThereError(BadFileError):
+    """The file is shorter than it should be, and the header is not all there."""
+
+
+def read_header(path: Path, *, full_size_bytes: int | None = None) -> Header:
     """Read one file's header.
+
+    Args:
+        path: The file.
+        full_size_bytes: How long the file is going to be, where it is still arriving.
 
     Raises:
         BadFileError: Anything at all that is wrong with it, named.
+        HeaderNotThereError: More of the file must arrive first.
     """
     try:
         if not path.is_file():
             raise BadFileError(_why_not_a_file(path))
-        size_bytes = path.stat().st_size
+        size_bytes = full_size_bytes or path.stat().st_size
         with path.open("rb") as file:
             return _Parser(path, file, size_bytes).parse()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -268,7 +277,7 @@ class _Parser:
             raise self._bad(f"its header is over {HEADER_MAX_BYTES >> 20} MiB")
         self._buffer += self._file.read(max(end - len(self._buffer), len(self._buffer)))
         if end > len(self._buffer):
-            raise self._bad("it became shorter while it was read")
+            raise HeaderNotThereError(f"{self._path.name}: it ends in the middle of its header; {GET_IT_AGAIN}")
 
     def _bad(self, cause: str) -> BadFileError:
         return BadFileError(f"{self._path.name}: {cause}; {GET_IT_AGAIN}")

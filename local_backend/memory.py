@@ -1,8 +1,9 @@
 """Will this model fit into this machine's memory? Answered from the file's header, before a byte of it is loaded.
 
-What a worker holds: the weights, a rearranged copy of some of them when the file is mapped ("repack"), the attention
-memory of every token of every slot (llama.cpp touches all of it at once), buffers to compute in, and the process itself. The
-formulas were compared with the resident size of real workers (`tests/local_backend/test_memory.py` holds them to 10 %).
+What a worker holds: the weights, a rearranged copy of some of them when the file is mapped ("repack"), the
+attention memory of every token of every slot (llama.cpp touches all of it at once), buffers to compute in, and the
+process itself. The formulas were compared with the resident size of real workers
+(`tests/local_backend/test_memory.py` holds them to 10 %).
 """
 
 import sys

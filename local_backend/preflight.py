@@ -1,8 +1,9 @@
 """Can this machine and this installation run models at all?
 
-Asked before a worker loads anything, and by `mixgate doctor`. Three questions, cheapest first: does the processor have what the library was built for, is the library there, and
-does it survive one token of the bundled model. The last one runs in a process of its own, because a library built
-for another processor does not raise an error: it dies.
+Asked before a worker loads anything, and by `mixgate doctor`. Three questions, cheapest first: does the processor
+have what the library was built for, is the library there, and does it survive one token of the bundled model. The
+last one runs in a process of its own, because a library built for another processor does not raise an error: it
+dies.
 """
 
 import importlib.util

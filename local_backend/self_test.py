@@ -1,6 +1,7 @@
 """One token of one model, then exit 0: `python -m local_backend.self_test FILE`.
 
-Run by `preflight`, in its own process. Decoding is what a library built for another processor dies of; loading alone does not show it.
+Run by `preflight`, in its own process. Decoding is what a library built for another processor dies of; loading
+alone does not show it.
 """
 
 import os
