@@ -15,7 +15,7 @@ COMMANDS = {
 
 
 class _OnDemand(click.Group):
-    """Loads only the subcommand that was named: `serve` does not wait for what `doctor` imports, nor the help for any."""
+    """Loads only the subcommand that was named: `serve` does not wait for what `doctor` imports."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
         return [*COMMANDS]

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from gateway.config.catalogue import BUNDLED_FILE, DEMO_MODEL, Catalogue, ProviderEntry
 from gateway.config.locations import home_folder, model_file
-from gateway.config.overrides import PREFIX
+from local_backend.preflight import check_package
 from providers.base import Endpoint
 
 PICO_PER_USD_MTOK = 10**6
@@ -51,6 +51,8 @@ def off_reason(catalogue: Catalogue, endpoint: Endpoint, env: Mapping[str, str])
         return "retired"
     if not entry.on:
         return entry.off_reason or "off"
+    if endpoint.local and (complaint := check_package()) is not None:
+        return complaint.partition(",")[0]
     file = next((model.file for model in catalogue.local_models if model.endpoint == endpoint.id), BUNDLED_FILE)
     if file != BUNDLED_FILE and not model_file(file, home_folder(env)).is_file():
         return "not pulled"
@@ -73,11 +75,6 @@ def usd_per_mtok(price_in_pusd: int | None) -> str:
         return UNKNOWN
     whole, fraction = divmod(Decimal(price_in_pusd) / PICO_PER_USD_MTOK, 1)
     return f"{whole}.{str(fraction)[2:].rstrip('0').ljust(2, '0')}" if fraction else f"{whole}"
-
-
-def settings_hint() -> str:
-    """How settings are overridden, for a help text."""
-    return f"Each setting of the file's `gateway` section: flag, then {PREFIX}<KEY>, then the file."
 
 
 def _why(entry: ProviderEntry, catalogue: Catalogue, env: Mapping[str, str]) -> str:
