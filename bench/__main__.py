@@ -17,6 +17,7 @@ from bench.targets import BUILDERS
 from bench.tools import OUT, BenchError, MockUpstream, build_tools
 
 ROUNDS_DEFAULT = 5
+PATIENCE_DEFAULT = 2
 EXIT_BAR_FAILED = 1
 EXIT_NOT_MEASURED = 2
 
@@ -30,6 +31,9 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--targets", type=_names(BUILDERS), help="only these, with commas: " + ", ".join(BUILDERS))
     names = [mode.name for mode in MODES]
     parser.add_argument("--modes", type=_names(names), help="only these, with commas: " + ", ".join(names))
+    parser.add_argument(
+        "--patience", type=int, default=PATIENCE_DEFAULT, help="repeats of a disturbed window (%(default)s)"
+    )
     parser.add_argument("--quick", action="store_true", help="one round of short windows")
     parser.add_argument("--gate", action="store_true", help="exit 1 when a measured bar fails")
     parser.add_argument("--markdown", action="store_true", help="print the README's block from the last run, and stop")
@@ -64,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
     if cores.load is not None:
         os.sched_setaffinity(0, {cores.load})
     with MockUpstream(tools.mock) as mock:
-        bench = Bench(tools, mock, bodies, out, cores)
+        patience = 0 if options.quick else options.patience
+        bench = Bench(tools, mock, bodies, out, cores, patience)
         if options.profile:
             print(profile_mode(bench, next(mode for mode in MODES if mode.name == options.profile)))
             return 0

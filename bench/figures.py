@@ -1,6 +1,6 @@
 """The arithmetic of the benchmark, without any I/O: windows into figures, figures into ratios and bars."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
@@ -85,6 +85,18 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Visit:
+    """One target in one round."""
+
+    target: str
+    start_s: float
+    """From spawning it to its first 200; 0 for the direct target."""
+    pss_mb: float
+    """Memory of its tree after the load."""
+    windows: dict[str, Window]
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """Medians of one target over all rounds. `None`: not measured, or measured and not valid."""
 
@@ -105,6 +117,7 @@ class Figures:
 
 
 PER_REQUEST_MODES = ("c1", "c32", "c256", "large")
+MODE_NAMES = (*PER_REQUEST_MODES, "paced", "burst")
 FIGURE_NAMES = (
     *PER_REQUEST_MODES,
     "paced",
@@ -143,16 +156,25 @@ def figures_of_round(windows: Mapping[str, Window], *, pss_mb: float, start_s: f
     return {name: value for name, value in found.items() if value is not None}
 
 
-def summarise(rounds: Iterable[dict[str, float]], windows: Iterable[Mapping[str, Window]]) -> Figures:
-    """Medians over rounds. A figure that most rounds could not give is not given."""
-    by_round = list(rounds)
-    visits = list(windows)
-    seen = [window for visit in visits for window in visit.values()]
+def summarise(visits: Sequence[Visit]) -> Figures:
+    """Medians over rounds, of quiet windows where there are any. A figure that most of those lack is not given.
+
+    What went wrong is counted in every window, noisy or not.
+    """
+    all_windows = [visit.windows for visit in visits]
+    used = quietest(all_windows)
+    by_round = [
+        figures_of_round(windows, pss_mb=visit.pss_mb, start_s=visit.start_s)
+        for windows, visit in zip(used, visits, strict=True)
+    ]
+    seen = [window for windows in all_windows for window in windows.values()]
     values: dict[str, float | None] = {}
     spread: dict[str, tuple[float, float]] = {}
     for name in FIGURE_NAMES:
         samples = [figures[name] for figures in by_round if name in figures]
-        if not samples or 2 * len(samples) < len(by_round):
+        mode = name.partition("_")[0]
+        possible = sum(mode in windows for windows in used) if mode in MODE_NAMES else len(used)
+        if not samples or 2 * len(samples) < possible:
             values[name] = None
             continue
         values[name] = median(samples)
@@ -160,17 +182,31 @@ def summarise(rounds: Iterable[dict[str, float]], windows: Iterable[Mapping[str,
     return Figures(
         values=values,
         spread=spread,
-        verdicts=tuple(visit["paced"].verdict for visit in visits if "paced" in visit),
+        verdicts=tuple(windows["paced"].verdict for windows in used if "paced" in windows),
         bad=sum(window.bad for window in seen),
         crossed=sum(window.crossed for window in seen),
         first_failure=next((window.first_failure for window in seen if window.first_failure), ""),
-        foreign_share=max((foreign_share(window) for window in seen), default=0.0),
+        foreign_share=max((foreign_share(window) for windows in used for window in windows.values()), default=0.0),
     )
 
 
-def foreign_share(window: Window, cores: int = 1) -> float:
-    """CPU time of others as a share of one core (or of several)."""
-    return window.foreign_s / window.elapsed_s / cores if window.elapsed_s else 0.0
+def foreign_share(window: Window) -> float:
+    """CPU time of others as a share of one core."""
+    return window.foreign_s / window.elapsed_s if window.elapsed_s else 0.0
+
+
+def quietest(rounds: Sequence[Mapping[str, Window]]) -> list[dict[str, Window]]:
+    """The same rounds without the noisy windows, for every mode that has a quiet window in at least one round."""
+    has_quiet = {name for windows in rounds for name, window in windows.items() if is_quiet(window)}
+    return [
+        {name: window for name, window in windows.items() if is_quiet(window) or name not in has_quiet}
+        for windows in rounds
+    ]
+
+
+def is_quiet(window: Window) -> bool:
+    """Whether others left the machine alone."""
+    return foreign_share(window) <= FOREIGN_SHARE_MAX
 
 
 Table = Mapping[str, Figures]

@@ -11,9 +11,9 @@ from bench.figures import (
     FOREIGN_SHARE_MAX,
     Figures,
     Judgement,
+    Visit,
     Window,
     best_litellm,
-    figures_of_round,
     judge_all,
     ratio,
     summarise,
@@ -43,14 +43,13 @@ def tabulate(results: Mapping[str, Any]) -> dict[str, Figures]:
     """Medians of every target from the plain data of a run."""
     table: dict[str, Figures] = {}
     for name in results["versions"]:
-        visits = [visit for visit in results["visits"] if visit["target"] == name]
-        windows = [{mode: Window(**w) for mode, w in visit["windows"].items()} for visit in visits]
-        rounds = [
-            figures_of_round(seen, pss_mb=visit["pss_mb"], start_s=visit["start_s"])
-            for seen, visit in zip(windows, visits, strict=True)
+        visits = [
+            Visit(**visit | {"windows": {mode: Window(**window) for mode, window in visit["windows"].items()}})
+            for visit in results["visits"]
+            if visit["target"] == name
         ]
         if visits:
-            table[name] = summarise(rounds, windows)
+            table[name] = summarise(visits)
     return table
 
 

@@ -7,6 +7,7 @@ import pytest
 from bench.figures import (
     BARS,
     Figures,
+    Visit,
     Window,
     best_litellm,
     figures_of_round,
@@ -44,6 +45,10 @@ PACED = replace(
     paced=True,
     completed=64,
 )
+
+
+def visit(**windows: Window) -> Visit:
+    return Visit("mixgate", 0.3, 40.0, windows)
 
 
 def figures(**values: float | None) -> Figures:
@@ -95,24 +100,40 @@ def test_a_window_with_failures_has_no_cost():
 
 
 def test_figures_are_medians_over_rounds():
-    found = summarise([{"c32": 10.0}, {"c32": 90.0}, {"c32": 12.0}], [{"c32": WHOLE}] * 3)
-    assert found.get("c32") == 12
-    assert found.spread["c32"] == (10, 90)
+    found = summarise([visit(c32=replace(WHOLE, cpu_s=cpu_s)) for cpu_s in (0.01, 0.09, 0.012)])
+    assert found.get("c32") == pytest.approx(12)
+    assert found.spread["c32"] == (pytest.approx(10), pytest.approx(90))
 
 
 def test_a_figure_that_most_rounds_lack_is_not_given():
-    assert summarise([{"c32": 10.0}, {}, {}], []).get("c32") is None
-    assert summarise([{"c32": 10.0}, {"c32": 10.0}, {}], []).get("c32") == 10
+    broken = visit(c32=replace(WHOLE, bad=1))
+    assert summarise([visit(c32=WHOLE), broken, broken]).get("c32") is None
+    assert summarise([visit(c32=WHOLE), visit(c32=WHOLE), broken]).get("c32") == pytest.approx(50)
+
+
+def test_a_noisy_window_counts_only_where_there_is_no_quiet_one():
+    noisy = replace(WHOLE, cpu_s=0.5, foreign_s=1.0)
+    found = summarise([visit(c32=noisy, c1=noisy), visit(c32=noisy), visit(c32=WHOLE)])
+    assert found.get("c32") == pytest.approx(50)
+    assert found.get("c1") == pytest.approx(500)
+    assert found.foreign_share == pytest.approx(0.5)
+
+
+def test_what_went_wrong_counts_in_noisy_windows_too():
+    noisy = replace(WHOLE, foreign_s=1.0, bad=1, crossed=1)
+    found = summarise([visit(c32=noisy), visit(c32=WHOLE)])
+    assert (found.bad, found.crossed) == (1, 1)
 
 
 def test_bad_and_crossed_answers_add_up_over_windows_and_rounds():
     spoilt = replace(WHOLE, bad=2, crossed=3, first_failure="status: 500")
-    found = summarise([{}, {}], [{"c32": spoilt, "c1": WHOLE}, {"c32": spoilt}])
+    found = summarise([visit(c32=spoilt, c1=WHOLE), visit(c32=spoilt)])
     assert (found.bad, found.crossed, found.first_failure) == (4, 6, "status: 500")
 
 
 def test_the_verdict_of_a_target_is_that_of_its_paced_windows_alone():
-    assert summarise([{}], [{"paced": PACED, "crossed-streams": replace(PACED, bad=1)}]).verdicts == ("streams",)
+    streams = {"paced": PACED, "crossed-streams": replace(PACED, bad=1)}
+    assert summarise([Visit("mixgate", 1, 1, streams)]).verdicts == ("streams",)
 
 
 def test_litellm_is_quoted_as_its_best_variant_in_each_figure():
