@@ -13,7 +13,7 @@ from gateway.config.catalogue import Catalogue, ProviderEntry
 from gateway.config.load import load
 from gateway.config.locations import home_folder
 from gateway.config.watch import Watcher
-from gateway.engine import Upstream
+from gateway.engine import Limits, Upstream
 from gateway.errors import ConfigError
 from gateway.server.asgi import Application, Live, Snapshot
 from gateway.server.auth import Authenticator
@@ -37,7 +37,7 @@ _log = logging.getLogger("mixgate")
 class Gateway:
     """A running gateway's parts."""
 
-    def __init__(self, catalogue: Catalogue, home: Path) -> None:
+    def __init__(self, catalogue: Catalogue, home: Path, limits: Limits | None = None) -> None:
         self._http = HttpTransport()
         self._proxied: dict[str, AiohttpTransport] = {}
         self._local = LocalBackend(_local_models(catalogue), home=home)
@@ -45,7 +45,7 @@ class Gateway:
         self._off_until_s = 0.0
         self.lifecycle = Lifecycle()
         self.live = Live(self._snapshot(catalogue), self._off_now, self._local_status)
-        self.application = Application(self.live, self.lifecycle)
+        self.application = Application(self.live, self.lifecycle, limits)
 
     async def start(self) -> None:
         """Start what must run before the first request. Loading a model goes on behind it."""
@@ -63,7 +63,7 @@ class Gateway:
         self.live.snapshot = self._snapshot(catalogue)
         self._off_until_s = 0.0
         if catalogue.local_models != old.local_models:
-            self._local.replace_models(_local_models(catalogue))
+            _log.warning("the local models changed: that takes effect with the next start")
         for setting in ("host", "port", "tls"):
             if getattr(catalogue.gateway, setting) != getattr(old.gateway, setting):
                 _log.warning("gateway.%s changed: that takes effect with the next start", setting)
@@ -135,7 +135,6 @@ def _local_models(catalogue: Catalogue) -> tuple[LocalModelSpec, ...]:
             slots=model.slots,
             context_tokens=model.context_tokens,
             load=model.load,
-            description=model.description,
         )
         for model in catalogue.local_models
     )

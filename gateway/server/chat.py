@@ -89,7 +89,7 @@ class ChatReply:
             await self._send({"type": "http.response.start", "status": error.status, "headers": headers})
             await self._send({"type": "http.response.body", "body": body})
             return
-        chunk = error_chunk(body[:-1], self._head() if self._openrouter else None, error)
+        chunk = error_chunk(body, self._head() if self._openrouter else None, error)
         await self._send({"type": "http.response.body", "body": chunk})
 
     async def shut_down(self) -> None:
@@ -105,7 +105,11 @@ class ChatReply:
             if data := encoder.encode(events):
                 await self._write(data)
             events = await answer.next()
-        await self._write(encoder.encode(events) + encoder.end(answer.skipped_chunks), more=False)
+        last = encoder.encode(events)
+        if not self._started:  # a stream is framed as one, even when it comes all at once
+            await self._write(last)
+            last = b""
+        await self._write(last + encoder.end(answer.skipped_chunks), more=False)
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         self._sending = True
