@@ -221,7 +221,6 @@ class Exchange:
         lead = trail = b""
         if not self.head_sent:
             lead = self._render_head(body, more=more)
-            self.head_sent = True
         if self.is_head:
             body = b""
         elif self._chunked:
@@ -234,6 +233,7 @@ class Exchange:
             self._left -= len(body)
             if self._left < 0 or (self._left and not more):
                 raise RuntimeError("the body's length is not the announced Content-Length")
+        self.head_sent = True
         self._put(lead, body, trail)
         if not more:
             self.answered = True

@@ -11,6 +11,7 @@ connections (`EdgeState.sweep`) ends those that stayed longer.
 import asyncio
 import math
 from enum import IntEnum
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httptools
@@ -41,17 +42,6 @@ class Phase(IntEnum):
     CLOSING = 3
 
 
-class _ParserEvents:
-    """What httptools tells a connection. Headers are not among it: `guard` has read them."""
-
-    __slots__ = ("on_body", "on_message_begin", "on_message_complete")
-
-    def __init__(self, connection: "EdgeProtocol") -> None:
-        self.on_message_begin = connection.begin_message
-        self.on_body = connection.take_body
-        self.on_message_complete = connection.complete_message
-
-
 class EdgeProtocol(asyncio.Protocol):
     """One client connection."""
 
@@ -66,7 +56,14 @@ class EdgeProtocol(asyncio.Protocol):
         self._app = cast("App", config.app)
         self.edge = server_state
         self._limits = server_state.limits
-        self._parser = httptools.HttpRequestParser(_ParserEvents(self))
+        # httptools is told of no headers: `guard` has read them.
+        self._parser = httptools.HttpRequestParser(
+            SimpleNamespace(
+                on_message_begin=self._begin_message,
+                on_body=self._take_body,
+                on_message_complete=self._complete_message,
+            )
+        )
         self.transport: asyncio.Transport
         self.flow: FlowControl
         self._scope: Scope = {}
@@ -257,13 +254,13 @@ class EdgeProtocol(asyncio.Protocol):
 
     # ---- httptools
 
-    def begin_message(self) -> None:
+    def _begin_message(self) -> None:
         """A request line begins. Raises when none is due, which stops the parser."""
         if not self._message_open:
             self._surplus = True
             raise MalformedRequestError("bytes behind the end of the request")
 
-    def take_body(self, data: bytes) -> None:
+    def _take_body(self, data: bytes) -> None:
         """A piece of body. Raises when the body is over its bound, which stops the parser."""
         exchange = self._exchange
         if exchange is None:
@@ -272,7 +269,7 @@ class EdgeProtocol(asyncio.Protocol):
         if exchange.received > self._limits.body_max_bytes:
             raise self._too_large()
 
-    def complete_message(self) -> None:
+    def _complete_message(self) -> None:
         """The request is here in full."""
         self._message_open = False
         self._phase = Phase.ANSWER
@@ -297,7 +294,7 @@ class EdgeProtocol(asyncio.Protocol):
             self._forget_body()
         if self._phase is Phase.CLOSING:
             return
-        if not exchange.body_complete or not exchange.keep_alive:
+        if not (exchange.body_complete and exchange.keep_alive):
             self._close(linger=not exchange.body_complete or bool(self._pending) or self._surplus)
             return
         self._phase = Phase.HEAD

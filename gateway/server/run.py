@@ -130,13 +130,14 @@ class EdgeServer(Server):
         self.lifecycle = lifecycle
         self.edge = EdgeState(lifecycle, settings.limits)
         self.server_state = self.edge
+        self.servers = []
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
 
     async def run_until_signal(self, on_started: Callable[[str, int], None]) -> None:
         """Serve until a signal, then drain; returns when everything is closed."""
         loop = asyncio.get_running_loop()
+        self._load_config()
         sockets = bind_sockets(self.settings.host, self.settings.port)
-        self.config.load()
         self.lifespan = self.config.lifespan_class(self.config)
         sweeping = loop.create_task(self._sweep_forever())
         try:
@@ -150,6 +151,20 @@ class EdgeServer(Server):
             sweeping.cancel()
             for listener in self.servers:
                 listener.close()
+
+    def _load_config(self) -> None:
+        try:
+            self.config.load()
+        except OSError as error:  # ssl.SSLError is one too.
+            raise ConfigError(
+                (
+                    ConfigProblem(
+                        "gateway.tls",
+                        f"The certificate or its key cannot be used: {error.strerror or error}.",
+                        "give `cert` and `key` as PEM files that belong together and that this user may read",
+                    ),
+                )
+            ) from error
 
     @contextmanager
     def _listen_to_signals(self, loop: asyncio.AbstractEventLoop) -> Generator[None]:
