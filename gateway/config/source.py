@@ -41,12 +41,12 @@ _WORDS: dict[str, Scalar] = {
 }
 _HINTS = (
     ("cannot start any token", "indent with spaces, not tabs, and quote values that begin with @, ` or %"),
-    ("mapping values are not allowed", "quote the value: it contains a colon followed by a space"),
-    ("expected ':'", "write `key: value`, and put quotes around text that spans lines"),
-    ("block end", "line this up with the entries above it: something is indented too little or too much"),
-    ("expected ',' or", "close the bracket, or put a comma between the entries"),
     ("quoted scalar", "close the quotation mark"),
-    ("undefined alias", "define it above with &name, or write the value out"),
+    ("mapping values are not allowed", "quote the value: it contains a colon followed by a space"),
+    ("expected ',' or", "close the bracket, or put a comma between the entries"),
+    ("expected key", "line this up with the entries above it: something is indented too little or too much"),
+    ("expected '-' indicator", "line this up with the items above it: something is indented too little or too much"),
+    ("expected ':'", "write `key: value`, and put quotes around text that spans lines"),
 )
 
 
@@ -232,8 +232,11 @@ def resolve_scalar(text: str) -> Scalar:
 
 
 def _explain(error: yaml.MarkedYAMLError) -> tuple[int, str, str]:
-    mark = error.problem_mark or error.context_mark
+    """The line that is to blame, what the parser says of it, and what usually mends that."""
+    mark, begin = error.problem_mark or error.context_mark, error.context_mark
     line = 1 if mark is None else mark.line + 1
-    problem = error.problem or "it cannot be read"
-    fix = next((hint for part, hint in _HINTS if part in problem), "compare the line with docs/reference")
-    return line, f"not YAML: {problem}", fix
+    message = f"not YAML: {error.problem or 'it cannot be read'}"
+    if begin is not None and begin.line + 1 != line:
+        message += f", in what begins on line {begin.line + 1}"
+    said = f"{error.context} {error.problem}"
+    return line, message, next((hint for part, hint in _HINTS if part in said), "compare the line with its neighbours")
