@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct
 from pydantic import ValidationError
 
-from gateway.config.complaints import did_you_mean, near, translate
+from gateway.config.complaints import near, translate
 from gateway.config.locations import CONFIG_VARIABLE, HOME_VARIABLE
 from gateway.config.schema import GatewaySection
 from gateway.config.secrets import is_reference
@@ -65,12 +65,16 @@ def apply(section: GatewaySection, overrides: Mapping[str, Override]) -> tuple[G
 
 def misspelt(env: Mapping[str, str]) -> list[ConfigProblem]:
     """Warnings about MIXGATE_ variables that nothing reads but that look like one that is."""
-    known = [PREFIX + key.upper() for key in SETTING_KEYS] + list(OTHER_VARIABLES)
-    return [
-        ConfigProblem(name, f"nothing reads this variable{did_you_mean(name, known)}", "correct its name, or unset it")
-        for name in sorted(env)
-        if name.startswith(PREFIX) and name not in known and near(name, known)
-    ]
+    # Compared without the prefix that they all share, or everything would look like everything.
+    known = [key.upper() for key in SETTING_KEYS] + [name.removeprefix(PREFIX) for name in OTHER_VARIABLES]
+    problems: list[ConfigProblem] = []
+    for variable in sorted(env):
+        name = variable.removeprefix(PREFIX)
+        meant = near(name, known) if variable.startswith(PREFIX) and name not in known else ()
+        if meant:
+            message = f"nothing reads this variable; did you mean {PREFIX}{meant[0]}?"
+            problems.append(ConfigProblem(variable, message, "correct its name, or unset it"))
+    return problems
 
 
 def _read(key: str, value: Any) -> Any:

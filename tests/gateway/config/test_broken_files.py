@@ -1,4 +1,5 @@
 """Every way to break providers.yaml that we could think of: the line, what is wrong, and the remedy."""
+# ruff: noqa: E501  # a case reads best on one line
 
 from pathlib import Path
 

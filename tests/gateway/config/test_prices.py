@@ -16,9 +16,8 @@ from gateway.config.load import load
 
 def price(text: str, tmp_path: Path):
     path = tmp_path / "p.yaml"
-    path.write_text(
-        "providers:\n  a: {dialect: openai, base_url: http://h/v1, models: {m: {price: {input: %s}}}}\n" % text
-    )
+    row = f"{{m: {{price: {{input: {text}}}}}}}"
+    path.write_text(f"providers: {{a: {{dialect: openai, base_url: http://h/v1, models: {row}}}}}\n")
     return load(path, {}).endpoints["a/m"].price.input_in_pusd
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config.source import DEPTH_MAX, NODES_MAX, TEXT_MAX_BYTES, read_source
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, ConfigProblem
 
 
 def plain(text: str | bytes) -> object:
@@ -96,10 +96,12 @@ def test_a_byte_order_mark_is_no_content():
 
 @given(st.text(alphabet=st.sampled_from("abc:-{}[]&*!|>'\"%@`#,? \n\t01.~"), max_size=60) | st.text(max_size=60))
 def test_any_text_is_read_or_refused_with_a_place(text: str):
+    problems: tuple[ConfigProblem, ...] = ()
     try:
         read_source(text.encode("utf-8", "surrogatepass"), "f")
     except ConfigError as error:
-        assert all(problem.where.startswith("f") and problem.fix for problem in error.problems)
+        problems = error.problems
+    assert all(problem.where.startswith("f") and problem.fix for problem in problems)
 
 
 @given(
