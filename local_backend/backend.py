@@ -172,7 +172,7 @@ class LocalBackend:
         """Ask a model. Returns once the first line is here (stream) or the whole body (not stream).
 
         A model that is starting is waited for, up to the request's deadline and at most BOOT_WAIT_MAX_S; a connect
-        limit made for networks would give up on a model that needs a second to load. Refusals are answers with a status.
+        limit made for networks would give up on a model that is loading. Refusals are answers with a status.
         """
         try:
             return await self._send(request)

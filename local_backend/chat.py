@@ -75,9 +75,9 @@ class ChatTemplate:
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
-        environment.globals.update({"raise_exception": _refuse, "strftime_now": _now})
+        functions: dict[str, Any] = {"raise_exception": _refuse, "strftime_now": _now}
         try:
-            self._template = environment.from_string(source)
+            self._template = environment.from_string(source, globals=functions)
         except TemplateError as error:
             raise InvalidRequestError(f"the model file's chat template does not compile: {error}") from error
         self._vocabulary = vocabulary

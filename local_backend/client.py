@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -131,9 +131,9 @@ class WorkerLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say what to load."""
-        if isinstance(transport, asyncio.WriteTransport):
-            self._transport = transport
-            transport.write(encode_frame(Kind.SPEC, 0, _encoder.encode(self._spec)))
+        # uvloop's transports are not instances of asyncio's classes.
+        self._transport = cast("asyncio.WriteTransport", transport)
+        self._transport.write(encode_frame(Kind.SPEC, 0, _encoder.encode(self._spec)))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         """The worker is gone. What is under way waits for `fail`, which knows why."""

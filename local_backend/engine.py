@@ -24,6 +24,8 @@ from local_backend.slots import Slot, place
 BATCH_MAX_TOKENS: Final = 512
 WAIT_MAX_S: Final = 120.0
 """A request whose estimated wait is longer is refused at once, its deadline unknown or later."""
+REPORT_INTERVAL_S: Final = 0.002
+"""Text is passed on at most so often: a tiny model makes thousands of tokens a second, and nobody reads that fast."""
 
 Sink = Callable[[list[Happening]], None]
 
@@ -179,11 +181,15 @@ class Engine:
     # --- the engine's thread ---
 
     def _run(self) -> None:
+        happenings: list[Happening] = []
+        reported_s = 0.0
         while self._prepare():
-            happenings: list[Happening] = []
             self._step(happenings)
-            if happenings:
+            now_s = time.monotonic()
+            # A choice that ended is told at once, and nothing is left untold when the loop goes to sleep.
+            if happenings and (now_s - reported_s >= REPORT_INTERVAL_S or not isinstance(happenings[-1], TextOut)):
                 self._sink(happenings)
+                happenings, reported_s = [], now_s
 
     def _prepare(self) -> bool:
         """Between two steps: drop what was cancelled, seat what waits. False when the engine is to stop."""

@@ -4,8 +4,6 @@ Written here rather than taken from the engine's package, whose converter lets c
 text of the schema unescaped into the grammar and drops keywords it does not know. Here a keyword that no grammar can
 enforce is refused by name: an answer is never less constrained than what was asked. Everything is bounded, since a
 schema is a client's input.
-
-Grammar language: https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md
 """
 
 import json
@@ -14,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, cast
 
 from local_backend.errors import InvalidRequestError
+from local_backend.gbnf import FORMATS, PRIMITIVES, literal
 from local_backend.integer_ranges import integer_expression
 
 SCHEMA_MAX_BYTES: Final = 64 * 1024
@@ -24,33 +23,6 @@ RULES_MAX: Final = 4000
 GRAMMAR_MAX_BYTES: Final = 1 << 20
 TIME_MAX_S: Final = 1.0
 
-_PRIMITIVES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "space": ('" "? | "\\n" [ ]{0,24}', ()),
-    "char": (
-        '[^"\\\\\\x00-\\x1F\\x7F] | "\\\\" (["\\\\/bfnrt] | "u" ([0-9a-cA-CefEF] hex{3} | [dD] [0-7] hex{2}))',
-        ("hex",),
-    ),
-    "hex": ("[0-9a-fA-F]", ()),
-    "string": ('"\\"" char* "\\""', ("char",)),
-    "integer": ('"-"? ("0" | [1-9] [0-9]{0,15})', ()),
-    "number": ('integer ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,2})?', ("integer",)),
-    "boolean": ('"true" | "false"', ()),
-    "null": ('"null"', ()),
-    "value": ("object | array | string | number | boolean | null",
-              ("object", "array", "string", "number", "boolean", "null")),
-    "object": ('"{" space (string ":" space value ("," space string ":" space value)*)? space "}"',
-               ("space", "string", "value")),
-    "array": ('"[" space (value ("," space value)*)? space "]"', ("space", "value")),
-    "date": ('[0-9]{4} "-" ("0" [1-9] | "1" [0-2]) "-" ("0" [1-9] | [12] [0-9] | "3" [01])', ()),
-    "time": ('clock ":" [0-5] [0-9] ("." [0-9]{1,6})? ("Z" | [-+] clock)', ("clock",)),
-    "clock": ('([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9]', ()),
-}  # fmt: skip
-_FORMATS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "date": ("date", ("date",)),
-    "time": ("time", ("time",)),
-    "date-time": ('date "T" time', ("date", "time")),
-    "uuid": ('hex{8} "-" hex{4} "-" hex{4} "-" hex{4} "-" hex{12}', ("hex",)),
-}
 _ANNOTATIONS: Final = frozenset(
     {"$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default", "examples", "example"}
     | {"deprecated", "readOnly", "writeOnly", "contentEncoding", "contentMediaType", "strict", "name", "discriminator"}
@@ -89,22 +61,6 @@ def _refusal(what: str) -> InvalidRequestError:
     return InvalidRequestError(f"the JSON schema {what}", param="response_format")
 
 
-def literal(text: str) -> str:
-    """A GBNF string that matches exactly this text."""
-    return '"' + "".join(_escape(character) for character in text) + '"'
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    if character in '"\\':
-        return "\\" + character
-    if 0x20 <= code < 0x7F:
-        return character
-    if code <= 0xFF:
-        return f"\\x{code:02X}"
-    return f"\\u{code:04X}" if code <= 0xFFFF else f"\\U{code:08X}"
-
-
 class _Converter:
     """One conversion. `visit` returns a GBNF expression that may stand anywhere an item may."""
 
@@ -136,7 +92,7 @@ class _Converter:
 
     def _primitive(self, name: str) -> str:
         if name not in self._rules:
-            body, needed = _PRIMITIVES[name]
+            body, needed = PRIMITIVES[name]
             self._add(name, body)
             for each in needed:
                 self._primitive(each)
@@ -188,11 +144,11 @@ class _Converter:
         return name
 
     def _resolve(self, pointer: str) -> Any:
-        target: Any = self._root  # Any all the way down: this is a client's JSON
+        target: Any = self._root
         for part in pointer.split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
             try:
-                target = target[int(key)] if isinstance(target, list) else target[key]
+                target = _member(target, key)
             except (KeyError, IndexError, ValueError, TypeError):
                 raise _refusal(f"refers to {pointer[:80]!r}, which it does not have") from None
         return target
@@ -274,11 +230,11 @@ class _Converter:
         kind = schema.get("format")
         limits = "minLength" in schema or "maxLength" in schema
         if kind is not None:
-            if kind not in _FORMATS or limits:
+            if kind not in FORMATS or limits:
                 raise _refusal(
                     f"asks for a string of format {json.dumps(kind)[:80]}, which cannot be enforced here; leave it out"
                 )
-            body, needed = _FORMATS[kind]
+            body, needed = FORMATS[kind]
             for each in needed:
                 self._primitive(each)
             return self._new(f'"\\"" {body} "\\""')
@@ -366,6 +322,10 @@ def _implied_types(schema: Mapping[str, Any]) -> list[str]:
     """Without a type, keywords speak for one; without those, anything goes."""
     named = [kind for kind, keywords in _PER_TYPE.items() if keywords & set(schema)]
     return named or list(_TYPES)
+
+
+def _member(value: Any, key: str) -> Any:
+    return cast("list[Any]", value)[int(key)] if isinstance(value, list) else value[key]
 
 
 def _object(value: Any, name: str) -> dict[str, Any]:

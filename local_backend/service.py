@@ -1,8 +1,9 @@
 """The worker's side of the socket: frames in, Jobs to the engine, lines back. Runs on the worker's event loop."""
 
 import asyncio
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 from msgspec import structs
@@ -55,8 +56,7 @@ class WorkerProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start, and say what is loaded."""
-        if isinstance(transport, asyncio.WriteTransport):
-            self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)
         self._engine.start()
         self._send(Kind.READY, 0, _encoder.encode(self._loaded.facts))
 
@@ -163,19 +163,20 @@ class WorkerProtocol(asyncio.Protocol):
                 self._send(Kind.HEAD_ERROR, exchange.number, _encoder.encode(refusal))
             else:
                 told[exchange.number] = exchange
-        for number, exchange in told.items():
-            self._pass_on(number, exchange)
+        frames = b"".join(frame for number, exchange in told.items() for frame in self._frames(number, exchange))
+        if frames and self._transport is not None:
+            self._transport.write(frames)
 
-    def _pass_on(self, number: int, exchange: Exchange) -> None:
+    def _frames(self, number: int, exchange: Exchange) -> Iterator[bytes]:
         if exchange.started and exchange.deadline is not None:
             exchange.deadline.cancel()
             exchange.deadline = None
         if exchange.started and exchange.waiting:
             exchange.waiting = False
-            self._send(Kind.RUNNING, number)
+            yield encode_frame(Kind.RUNNING, number)
         lines = exchange.take()
         if exchange.over:
             self._exchanges.pop(number, None)
-            self._send(Kind.LAST, number, lines)
+            yield encode_frame(Kind.LAST, number, lines)
         elif lines:
-            self._send(Kind.LINES, number, lines)
+            yield encode_frame(Kind.LINES, number, lines)
