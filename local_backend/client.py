@@ -60,7 +60,7 @@ class LocalResponse:
         self._pieces.clear()
         return data
 
-    def close(self) -> None:
+    def close(self, *, ended: bool = False) -> None:  # noqa: ARG002  # the seam's: our body ends with its last line
         """Nobody wants the rest: the worker stops within one step. Idempotent."""
         on_close, self._on_close = self._on_close, None
         if on_close is not None and not self._complete:
