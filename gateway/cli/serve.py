@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,7 +76,9 @@ def announce(catalogue: Catalogue, host: str, port: int) -> None:
     for name, _, state, why in provider_rows(catalogue, os.environ):
         mark = click.style(state.ljust(3), fg="green" if state == "on" else "yellow")
         click.echo(f"  {mark}  {name}: {why}")
-    print_problems(catalogue.warnings, "warning")
+    if catalogue.warnings:
+        count = len(catalogue.warnings)
+        click.echo(f"  {count} remark{'s' if count > 1 else ''} on the configuration: see mixgate check")
     click.echo(f"\nbase URL  {click.style(url, bold=True)}\n")
     if names:
         click.echo(curl_line(url, names[0], catalogue.gateway) + "\n")
@@ -98,9 +101,10 @@ def base_url(host: str, port: int, *, tls: bool) -> str:
 
 def curl_line(url: str, model: str, gateway: GatewaySettings) -> str:
     """A request that works when pasted into a shell on this machine."""
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]})
-    key = gateway.client_keys[0].reference if gateway.client_keys else ""
-    shown = "$" + key.removeprefix("env:") if key.startswith("env:") else f"$(cat {key.removeprefix('file:')})"
-    authorization = f' -H "Authorization: Bearer {shown}"' if key else ""
+    body = shlex.quote(json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]}))
+    kind, _, place = gateway.client_keys[0].reference.partition(":") if gateway.client_keys else ("", "", "")
+    shown = f"${place}" if kind == "env" else f"$(cat {shlex.quote(place)})"
+    authorization = f' -H "Authorization: Bearer {shown}"' if kind else ""
+    # A certificate for this machine's own address is seldom one that curl trusts.
     insecure = " -k" if gateway.tls and is_loopback(gateway.host) else ""
-    return f"curl{insecure} {url}/chat/completions -H 'Content-Type: application/json'{authorization} -d '{body}'"
+    return f"curl{insecure} {url}/chat/completions -H 'Content-Type: application/json'{authorization} -d {body}"
