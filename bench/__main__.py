@@ -13,7 +13,7 @@ from bench.modes import MODES, shortened, write_bodies
 from bench.profiling import profile_mode
 from bench.report import describe_machine, markdown, print_report, save
 from bench.running import Cores
-from bench.targets import BUILDERS
+from bench.targets import BUILDERS, UnavailableError
 from bench.tools import OUT, BenchError, MockUpstream, build_tools
 
 ROUNDS_DEFAULT = 5
@@ -94,7 +94,7 @@ def main(words: Sequence[str] | None = None) -> int:
             print(markdown(json.loads((options.out / "results.json").read_text())))
             return 0
         return run(options)
-    except BenchError as error:
+    except (BenchError, UnavailableError) as error:
         print(f"bench: {error}", file=sys.stderr)
     except FileNotFoundError as error:
         print(f"bench: {error.filename} is not there: run `make bench` first", file=sys.stderr)

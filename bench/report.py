@@ -36,6 +36,15 @@ COLUMNS = (
     ("pss_mb", "PSS MB", 0),
     ("start_s", "start s", 2),
 )
+MARKDOWN_COLUMNS = (
+    ("c32", 0, "us"),
+    ("c256", 0, "us"),
+    ("large", 0, "us"),
+    ("paced", 1, "us"),
+    ("burst", 1, "us"),
+    ("pss_mb", 0, "MB"),
+    ("start_s", 2, "s"),
+)
 RATIO_FIGURES = ("c1", "c32", "c256", "large", "paced", "burst", "pss_mb", "start_s")
 
 
@@ -149,6 +158,10 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
+def _with_unit(value: float | None, digits: int, unit: str) -> str:
+    return "-" if value is None else f"{_number(value, digits)} {unit}"
+
+
 def _ratio_text(value: float | None) -> str:
     """A short number, and a small ratio as the fraction people compare it with."""
     if value is None:
@@ -181,13 +194,13 @@ def markdown(results: Mapping[str, Any]) -> str:
     for name, found in table.items():
         if name == "direct":
             continue
-        cells = [f"{_number(found.get(figure), 0)} us" for figure in ("c32", "c256", "large")]
-        cells += [f"{_number(found.get(figure), 1)} us" for figure in ("paced", "burst")]
-        cells += [f"{_number(found.get('pss_mb'), 0)} MB", f"{_number(found.get('start_s'), 2)} s"]
+        cells = [_with_unit(found.get(figure), digits, unit) for figure, digits, unit in MARKDOWN_COLUMNS]
         version = results["versions"][name]
         label = name if version == "frozen" else f"{name.split('-1.')[0]} {version}"
-        lines.append(f"| {label} | {' | '.join(cell.replace('- ', '- ') for cell in cells)} |")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     best = best_litellm(table, "c32")
     lines += ["", f"`make bench`, {results['rounds']} rounds, medians; {machine['cpu']}, {machine['cores']} cores, "]
     lines[-1] += f"Python {machine['python']}" + (f"; LiteLLM's best is {best}." if best else ".")
+    if any(found.foreign_share > FOREIGN_SHARE_MAX for found in table.values()):
+        lines[-1] += " NOISY: others used the machine meanwhile; do not quote."
     return "\n".join(lines)
