@@ -1,5 +1,6 @@
 """What all connections of one server share: the limits, a coarse clock, and the sweep that keeps the limits."""
 
+import logging
 import time
 from email.utils import formatdate
 from typing import Protocol, cast
@@ -8,6 +9,8 @@ from uvicorn.server import ServerState
 
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.limits import DEFAULT_LIMITS, Limits
+
+_log = logging.getLogger("mixgate.server")
 
 
 class Swept(Protocol):
@@ -54,7 +57,11 @@ class EdgeState(ServerState):
         now_s = self.now_s = time.monotonic()
         self.date_line = b"date: %b\r\n" % formatdate(usegmt=True).encode("ascii")
         for connection in self.open_connections():
-            connection.check_time(now_s)
+            try:
+                connection.check_time(now_s)
+            except Exception:  # noqa: BLE001 - one broken connection must not end the sweep for all; logged
+                _log.exception("a connection could not be checked and is cut")
+                connection.abort()
 
     def after(self, seconds: float) -> float:
         """The moment `seconds` from now, late enough that the coarse clock cannot make it early."""
