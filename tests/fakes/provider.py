@@ -1,4 +1,4 @@
-"""A scripted OpenAI-compatible provider on a real socket. It keeps its own request log and bill: the oracle of a test."""
+"""A scripted OpenAI-compatible provider on a real socket. Its request log and bill are the oracle of a test."""
 
 import asyncio
 import json
