@@ -79,7 +79,7 @@ def pasted_keys(located: Located) -> dict[Path, ConfigProblem]:
             if isinstance(text, str) and looks_like_key(text):
                 found[place] = located.complaint(
                     place,
-                    f"what looks like a key or password is written out at {_words(_masked(place))}",
+                    f"what looks like a key or password is written out at {_words(place)}",
                     "revoke it, then put the new one into the environment and write env:NAME "
                     "(or into a file of mode 0600 and write file:/path)",
                 )
@@ -201,15 +201,14 @@ def _is_section(annotation: Any) -> bool:
 
 
 def _words(path: Path) -> str:
-    """A path as it would be said: `providers.my-vllm.models.mixtral-8x7b`."""
+    """A path as it would be said: `providers.my-vllm.models.m`. A key that could be a credential is masked."""
     text = ""
     for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            text += ("." if text else "") + show(step).strip('"')
     return text or "the file"
-
-
-def _masked(path: Path) -> Path:
-    return tuple("***" if isinstance(step, str) and looks_like_key(step) else step for step in path)
 
 
 def _describe(path: Path, value: Any) -> str:

@@ -91,6 +91,7 @@ def parse(text: bytes, name: str) -> tuple[Located, ConfigFile]:
     except ValidationError as error:
         details = error.errors(include_url=False)
         problems = [*pasted.values(), *schema_complaints(located, details, pasted)]
+        # Without its cause: pydantic's own words quote the values, and one of them may be a key.
         raise ConfigError(in_order(problems)) from None
     if pasted:
         raise ConfigError(in_order(pasted.values()))

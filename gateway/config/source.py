@@ -12,6 +12,7 @@ import yaml
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gateway.config.secrets import show
 from gateway.errors import ConfigError, ConfigProblem
 
 TEXT_MAX_BYTES = 1024 * 1024
@@ -152,7 +153,7 @@ class _Reader:
     def _take(self, event: Any) -> None:
         line = event.start_mark.line + 1
         if getattr(event, "tag", None) is not None:
-            self._stop(line, f"the tag {event.tag} is not read here", "leave the tag out: quotes make text")
+            self._stop(line, f"the tag {show(event.tag)} is not read here", "leave the tag out: quotes make text")
         if isinstance(event, yaml.ScalarEvent):
             value = event.value if event.style or not event.implicit[0] else resolve_scalar(event.value)
             self._add(Node(line, value), event.anchor)
@@ -174,7 +175,7 @@ class _Reader:
     def _alias(self, anchor: str, line: int) -> None:
         node = self._anchors.get(anchor)
         if node is None:
-            self._stop(line, f"the alias *{anchor} refers to nothing above it", "define it above, or write it out")
+            self._stop(line, f"the alias {show(anchor)} refers to nothing above it", "define it above, or write it out")
         else:
             self._add(replace(node, line=line), None)
 
@@ -205,8 +206,9 @@ class _Reader:
             self._complain(key.line, "merge keys (<<) are not read here", "write the keys out")
         elif name in parent.entries:
             first = parent.key_lines[name]
-            what = f'"{name}" is already there on line {first}'
-            self._complain(key.line, f"duplicate key: {what}", "keep one of the two")
+            self._complain(
+                key.line, f"duplicate key: {show(name)} is already there on line {first}", "keep one of the two"
+            )
         else:
             parent.entries[name] = node
             parent.key_lines[name] = key.line

@@ -1,12 +1,17 @@
 """Every way to break providers.yaml that we could think of: the line, what is wrong, and the remedy."""
 # ruff: noqa: E501  # a case reads best on one line
 
+import os
+import re
+import traceback
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.config.load import load
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, ConfigProblem
 
 GOOD = """\
 providers:
@@ -221,6 +226,54 @@ def test_a_pasted_secret_is_never_repeated(case: str, tmp_path: Path):
     assert "0123456789abcdef" not in told
     assert "abcdefgh12345678" not in told
     assert "hunter2" not in told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "providers:\n  sk-abcdefgh12345678: {}\n",
+        "providers:\n  sk-abcdefgh12345678: {dialect: x, models: {sk-abcdefgh12345678: {zz: 1}}}\n",
+        "sk-abcdefgh12345678: 1\nsk-abcdefgh12345678: 2\n",
+        "providers: {}\nroutes: {sk-abcdefgh12345678: {policy: sk-abcdefgh12345678}}\n",
+        "providers: !sk-abcdefgh12345678 a\n",
+        "providers: {}\ngateway: {port: sk-abcdefgh12345678, host: [sk-abcdefgh12345678]}\n",
+        "providers: {a: {dialect: sk-abcdefgh12345678, transport: sk-abcdefgh12345678, sk-abcdefgh12345678: 1}}\n",
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_not_repeated_either(text: str, tmp_path: Path):
+    path = tmp_path / "providers.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    report = "".join(traceback.format_exception(caught.value))
+    assert "abcdefgh12345678" not in report + repr(caught.value.problems)
+
+
+LINES = (Path(__file__).parents[3] / "providers.yaml").read_text().splitlines(keepends=True)
+
+
+@settings(max_examples=2000 if os.environ.get("MIXGATE_TEST_FULL") else 100, deadline=None)
+@given(data=st.data())
+def test_the_shipped_file_mangled_in_any_way_loads_or_is_refused_with_reasons(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+):
+    lines = list(LINES)
+    for _ in range(data.draw(st.integers(1, 4))):
+        position = data.draw(st.integers(0, len(lines) - 1))
+        line = lines[position]
+        cut = data.draw(st.integers(0, len(line)))
+        noise = data.draw(
+            st.sampled_from(["", "{", "}", "[", ": ", "- ", "\t", " ", "'", '"', "&a ", "*a", "0", "x", "\n", "null"])
+        )
+        lines[position] = line[:cut] + noise + line[cut + data.draw(st.integers(0, 3)) :]
+    path = tmp_path_factory.getbasetemp() / "mangled.yaml"
+    path.write_text("".join(lines))
+    problems: tuple[ConfigProblem, ...] = ()
+    try:
+        load(path, {})
+    except ConfigError as error:
+        problems = error.problems
+    assert all(re.fullmatch(rf"{re.escape(str(path))}:[0-9]+", problem.where) and problem.fix for problem in problems)
 
 
 def test_everything_wrong_is_told_at_once_in_the_order_of_lines(tmp_path: Path):
