@@ -37,12 +37,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 def _print_rich(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     # rich takes 0.1 s to import, which only a terminal should pay for.
+    from rich import box  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     styles = {"on": "green", "ok": "green", "off": "yellow", "warning": "yellow", "problem": "bold red"}
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=box.SIMPLE_HEAD)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:

@@ -70,7 +70,7 @@ def test_a_terminal_gets_tables_and_a_pipe_gets_text(tmp_path: Path):
     finally:
         os.close(ours)
         assert child.wait(DEADLINE_S) == 0
-    assert "━".encode() in shown
+    assert "─".encode() in shown
     assert b"\x1b[" in shown
 
 
