@@ -9,7 +9,12 @@ from typing import Final
 PRIMITIVES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "space": ('" "? | "\\n" [ ]{0,24}', ()),
     "char": (
-        '[^"\\\\\\x00-\\x1F\\x7F] | "\\\\" (["\\\\/bfnrt] | "u" ([0-9a-cA-CefEF] hex{3} | [dD] [0-7] hex{2}))',
+        '[^"\\\\\\x00-\\x1F\\x7F] | "\\\\" (["\\\\/bfnrt] | "u" unicode)',
+        ("unicode",),
+    ),
+    # Surrogates only as a pair: half of one is no character.
+    "unicode": (
+        '[0-9a-cA-CefEF] hex{3} | [dD] [0-7] hex{2} | [dD] [89abAB] hex{2} "\\\\u" [dD] [c-fC-F] hex{2}',
         ("hex",),
     ),
     "hex": ("[0-9a-fA-F]", ()),
