@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import uvloop
-from local_backend.backend import LocalBackend, LocalModelSpec
 
 from gateway.config.catalogue import Catalogue, ProviderEntry
 from gateway.config.load import load
@@ -20,6 +19,7 @@ from gateway.server.auth import Authenticator
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.run import ServerSettings
 from gateway.server.run import serve as run_server
+from local_backend.backend import LocalBackend, LocalModelSpec
 from providers import DIALECTS
 from providers.aiohttp_transport import AiohttpTransport
 from providers.base import Transport
@@ -54,7 +54,8 @@ class Gateway:
     async def aclose(self) -> None:
         """Stop the worker and drop every connection."""
         await self._local.aclose()
-        for transport in (self._http, *self._proxied.values()):
+        transports: list[Transport] = [self._http, *self._proxied.values()]
+        for transport in transports:
             await transport.aclose()
 
     def replace(self, catalogue: Catalogue) -> None:
@@ -84,7 +85,7 @@ class Gateway:
         dialect = DIALECTS[provider.dialect]
         headers = {} if provider.api_key is None else dialect.authorize(provider.api_key.reveal())
         if provider.local:
-            return Upstream(dialect, self._local, headers, LOCAL_WAIT_S)
+            return Upstream(dialect, self._local, headers, connect_timeout_s=LOCAL_WAIT_S)
         return Upstream(dialect, self._transport(provider), headers)
 
     def _transport(self, provider: ProviderEntry) -> Transport:

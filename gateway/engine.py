@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from gateway.errors import NoEndpointError
 from gateway.routing.plan import Plan
-from providers.base import Decoder, Dialect, Endpoint, Transport, WireRequest, WireResponse
+from providers.base import Decoder, Dialect, Endpoint, Signer, Transport, WireRequest, WireResponse
 from providers.errors import (
     BadRequestError,
     ConnectError,
@@ -48,13 +48,46 @@ _T = TypeVar("_T")
 Outcome = Literal["running", "ok", "failed", "cancelled"]
 
 
-class Upstream(Struct, frozen=True):
-    """How to reach one Endpoint: its dialect, its transport, and the headers that carry its key."""
+class Upstream:
+    """How to reach one Endpoint: its dialect, its transport, and what carries its key."""
 
-    dialect: Dialect
-    transport: Transport
-    headers: Mapping[str, str]
-    connect_timeout_s: float = CONNECT_TIMEOUT_S
+    __slots__ = ("_given", "_merged", "connect_timeout_s", "dialect", "headers", "signer", "transport")
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        transport: Transport,
+        headers: Mapping[str, str],
+        *,
+        signer: Signer | None = None,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    ) -> None:
+        self.dialect = dialect
+        self.transport = transport
+        self.headers = headers
+        self.signer = signer
+        self.connect_timeout_s = connect_timeout_s
+        self._given: Mapping[str, str] = {}
+        self._merged: Mapping[str, str] = headers
+
+    def authorize(self, wire: WireRequest) -> WireRequest:
+        """The request with the headers that carry the key.
+
+        Most dialects send the same headers every time; their merger is kept, and the transport keeps its bytes.
+        """
+        if not self.headers:
+            return wire
+        if wire.headers is not self._given:
+            self._merged = {**wire.headers, **self.headers}
+            self._given = wire.headers
+        return WireRequest(
+            url=wire.url,
+            body=wire.body,
+            headers=self._merged,
+            method=wire.method,
+            stream=wire.stream,
+            adapted=wire.adapted,
+        )
 
 
 class Attempt(Struct):
@@ -202,9 +235,9 @@ class Answer:
         attempt = Attempt(len(self.attempts) + 1, endpoint, self._watch.now_s())
         self.attempts.append(attempt)
         try:
-            wire = upstream.dialect.encode(self.request, endpoint, stream=self.stream)
-            if upstream.headers:
-                wire = _with_headers(wire, upstream.headers)
+            wire = upstream.authorize(upstream.dialect.encode(self.request, endpoint, stream=self.stream))
+            if upstream.signer is not None:
+                wire = await upstream.signer.sign(wire, now_unix_s=self._unix_time_s())
             response = await self._send(wire, upstream)
         except ProviderError as error:
             self._end_failed(AnswerFailed(error))
@@ -213,7 +246,9 @@ class Answer:
         if 200 <= response.status < 300:
             self._response = response
             json_body = response.headers.get("content-type", "").startswith("application/json")
-            self._decoder = upstream.dialect.decoder(endpoint, stream=self.stream and not json_body)
+            self._decoder = upstream.dialect.decoder(
+                endpoint, stream=self.stream and not json_body, headers=response.headers
+            )
             return
         self._response = response
         body = await self._read_error(response)
@@ -286,12 +321,6 @@ class Answer:
         attempt.outcome = outcome
         attempt.code = code
         attempt.duration_s = self._watch.now_s() - attempt.started_s
-
-
-def _with_headers(wire: WireRequest, headers: Mapping[str, str]) -> WireRequest:
-    return WireRequest(
-        url=wire.url, body=wire.body, headers={**wire.headers, **headers}, method=wire.method, stream=wire.stream
-    )
 
 
 _USEFULNESS: tuple[type[ProviderError], ...] = (

@@ -5,6 +5,7 @@ other; the engine carries a WireRequest from one and the response's bytes to the
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
@@ -13,6 +14,7 @@ from providers.errors import ProviderError
 from providers.messages import ChatRequest, Event
 from providers.quirks import Quirks
 
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 EndpointState = Literal["live", "unverified", "retired"]
 
 
@@ -67,6 +69,16 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     """Facts for people: source, as_of, claims."""
 
 
+class Adaptation(Struct, frozen=True, gc=False):
+    """Something a client asked that the provider gets differently, or not at all. Told to the client and recorded."""
+
+    param: str
+    """The member of the client's request, as in `messages[0].content` or `seed`."""
+    action: Literal["dropped", "clamped", "folded", "merged"]
+    detail: str = ""
+    """What became of it, for people."""
+
+
 class WireRequest(Struct, frozen=True, kw_only=True):
     """One HTTP request (or its like) to a provider, complete but for credentials that a Signer adds."""
 
@@ -77,6 +89,8 @@ class WireRequest(Struct, frozen=True, kw_only=True):
     method: str = "POST"
     stream: bool = False
     """Whether the answer's bytes are wanted as they come; otherwise the first `read` gives the whole body."""
+    adapted: tuple[Adaptation, ...] = ()
+    """What of the client's request does not reach the provider as it was asked."""
 
 
 class WireResponse(Protocol):
@@ -127,6 +141,18 @@ class Transport(Protocol):
         ...
 
 
+class Signer(Protocol):
+    """Adds credentials to a WireRequest, where a header that never changes is not enough."""
+
+    async def sign(self, request: WireRequest, *, now_unix_s: float) -> WireRequest:
+        """The request as it may go out. Refreshes credentials in a thread when they run out.
+
+        Raises:
+            ProviderError: CredentialsError when there are none.
+        """
+        ...
+
+
 class Decoder(Protocol):
     """Turns the bytes of one 2xx answer, whole or in any pieces, into Events. Sans I/O."""
 
@@ -157,8 +183,8 @@ class Dialect(Protocol):
         """
         ...
 
-    def decoder(self, endpoint: Endpoint, *, stream: bool) -> Decoder:
-        """A fresh decoder for one answer."""
+    def decoder(self, endpoint: Endpoint, *, stream: bool, headers: Mapping[str, str] = NO_HEADERS) -> Decoder:
+        """A fresh decoder for one answer. `headers` are the answer's, for providers that put usage there."""
         ...
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes, *, now_unix_s: float) -> ProviderError:

@@ -436,7 +436,7 @@ class _Connection(asyncio.Protocol):
         self._finish()
 
     def _refuse_surplus(self) -> None:
-        """Bytes behind the answer that nobody asked for: whose answer would they be? The connection is not used again."""
+        """Bytes behind the answer that nobody asked for: whose answer are they? The connection serves no more."""
         self._keep = False
         if self.released:
             self.drop()

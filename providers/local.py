@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from providers.base import Decoder, Endpoint, WireRequest
+from providers.base import NO_HEADERS, Decoder, Endpoint, WireRequest
 from providers.errors import (
     BadRequestError,
     ContextLengthError,
@@ -122,7 +122,13 @@ class Local:
             stream=stream,
         )
 
-    def decoder(self, endpoint: Endpoint, *, stream: bool) -> Decoder:  # noqa: ARG002 (part of the seam)
+    def decoder(
+        self,
+        endpoint: Endpoint,  # noqa: ARG002 (part of the seam)
+        *,
+        stream: bool,  # noqa: ARG002 (part of the seam)
+        headers: Mapping[str, str] = NO_HEADERS,  # noqa: ARG002 (part of the seam)
+    ) -> Decoder:
         """A fresh decoder; the lines are the same for both ways of asking."""
         return LineDecoder()
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from providers.base import Decoder, Endpoint, WireRequest
+from providers.base import NO_HEADERS, Decoder, Endpoint, WireRequest
 from providers.errors import GarbledError, ProviderError, ServerError, TruncatedError
 from providers.json_values import elements, members
 from providers.messages import (
@@ -171,7 +171,13 @@ class OpenAi:
             stream=stream,
         )
 
-    def decoder(self, endpoint: Endpoint, *, stream: bool) -> Decoder:  # noqa: ARG002 (part of the seam)
+    def decoder(
+        self,
+        endpoint: Endpoint,  # noqa: ARG002 (part of the seam)
+        *,
+        stream: bool,
+        headers: Mapping[str, str] = NO_HEADERS,  # noqa: ARG002 (part of the seam)
+    ) -> Decoder:
         """A fresh decoder for one answer."""
         return StreamDecoder() if stream else BodyDecoder()
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from providers.base import Decoder, Endpoint, WireRequest
+from providers.base import NO_HEADERS, Decoder, Endpoint, WireRequest
 from providers.errors import ProviderError
 from providers.json_values import members
 from providers.messages import ChatRequest
@@ -38,9 +38,15 @@ class OpenRouter:
         # `models` is our own routing by now: this Endpoint is one model, and another one would be booked wrongly.
         return _CODEC.encode(msgspec.structs.replace(request, plugins=plugins, models=None), endpoint, stream=stream)
 
-    def decoder(self, endpoint: Endpoint, *, stream: bool) -> Decoder:
+    def decoder(
+        self,
+        endpoint: Endpoint,
+        *,
+        stream: bool,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> Decoder:
         """The shared codec's decoder."""
-        return _CODEC.decoder(endpoint, stream=stream)
+        return _CODEC.decoder(endpoint, stream=stream, headers=headers)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes, *, now_unix_s: float) -> ProviderError:
         """The shared table knows OpenRouter's error_type vocabulary."""
