@@ -20,7 +20,7 @@ USABLE_SHARE: Final = 0.9
 """Of the memory that is available now, this much may be planned with."""
 BATCH_TOKENS: Final = 512
 """The most tokens that the engine computes in one step."""
-PROCESS_BYTES: Final = 30_000_000
+PROCESS_BYTES: Final = 37_000_000
 """A worker with the library loaded and no model."""
 FIXED_COMPUTE_BYTES: Final = 4_000_000
 VOCABULARY_ENTRY_BYTES: Final = 150

@@ -234,8 +234,13 @@ class _Download:
             wait=self._pause,
             reraise=True,
         )
+
+        async def attempt() -> _Result:
+            return await call()
+
         try:
-            return await retrying(call)
+            # tenacity tells a coroutine function from others by its definition, so a lambda needs this wrapping.
+            return await retrying(attempt)
         except TransientHubError as error:
             raise PullError(
                 f"gave up after {FRUITLESS_ATTEMPTS_MAX} attempts that brought nothing: {error.message}; "
