@@ -105,7 +105,7 @@ def test_the_smaller_file_that_is_named_fits(tmp_path: Path):
     hopeless = memory.fit(facts, context_tokens=4096, slots=1, available_bytes=8 * GB)
     assert hopeless.smaller_quantisation is None
     assert hopeless.refusal is not None
-    assert "use a smaller model, or a machine with 33" in hopeless.refusal
+    assert "use a smaller model, or a machine with 32." in hopeless.refusal
 
 
 def test_a_tight_fit_is_mapped_and_not_rearranged(tmp_path: Path):
