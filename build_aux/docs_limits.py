@@ -1,0 +1,133 @@
+"""Finds the named bounds of the code, with their units and what is said of them there. Used by generate_docs.py."""  # noqa: INP001  # a script
+
+import ast
+import inspect
+import operator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from docs_words import LIMIT_WORDS
+
+Number: TypeAlias = int | float
+Row: TypeAlias = tuple[str, str, str, str]
+"""Name, value, meaning (or nothing) and file."""
+
+UNITS = ("_BYTES", "_S", "_TOKENS", "_CHARS", "_MAX", "_COUNT", "_DIGITS", "_BYTES_PER_S", "_CRASHES")
+SIZES = {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+SECTIONS = (
+    ("A client's connection", "HTTP before anything else; see [the HTTP reference](http.md).", ("gateway/server/",)),
+    ("A request's content", "", ("providers/messages.py", "gateway/server/openai_request.py")),
+    ("Attempts", "How long a provider may take, and how often others are asked.", ("gateway/engine.py",)),
+    ("The way to a provider", "", ("providers/",)),
+    ("providers.yaml", "", ("gateway/config/",)),
+    ("The local backend", "", ("gateway/app.py", "local_backend/")),
+    ("Model files", "What a GGUF may hold before it is refused.", ("local_backend/gguf",)),
+    ("JSON schemas for the local backend", "", ("local_backend/grammar.py", "local_backend/integer_ranges.py")),
+    ("Downloads", "`mixgate pull`", ("local_backend/hub.py", "local_backend/pull.py")),
+)
+LEFT_OUT = {
+    "gateway/cli/": "shown by the commands themselves",
+    "local_backend/demo_model/": "training is not part of the product",
+}
+PLAIN = {"PORT_MAX", "CREATED_UNIX_S", "VERSION_MAX"}
+_OPERATORS = {
+    ast.Mult: operator.mul,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Pow: operator.pow,
+    ast.LShift: operator.lshift,
+    ast.FloorDiv: operator.floordiv,
+    ast.Div: operator.truediv,
+}
+
+
+def limit_sections(root: Path) -> Iterator[tuple[str, str, list[Row]]]:
+    """Title, a sentence and the rows of every section, those without a meaning too.
+
+    A file belongs to the section with the longest path that fits.
+    """
+    files: dict[str, list[str]] = {title: [] for title, _, _ in SECTIONS}
+    for path in sorted(
+        path for top in ("gateway", "providers", "local_backend") for path in (root / top).rglob("*.py")
+    ):
+        name = path.relative_to(root).as_posix()
+        places = [(place, title) for title, _, places in SECTIONS for place in places if name.startswith(place)]
+        if places and not name.startswith(tuple(LEFT_OUT)):
+            files[max(places, key=lambda found: len(found[0]))[1]].append(name)
+    for title, intro, _ in SECTIONS:
+        rows = [row for name in files[title] for row in _bounds(root, name)]
+        yield title, intro, rows
+
+
+def _bounds(root: Path, name: str) -> Iterator[Row]:
+    """The rows of one file: module constants, and the fields of a class `Limits`."""
+    body = ast.parse((root / name).read_text(encoding="utf-8")).body
+    values: dict[str, Number] = dict(SIZES)
+    yield from _of(body, values, name, "")
+    for node in body:
+        if isinstance(node, ast.ClassDef) and node.name == "Limits":
+            yield from _of(node.body, values, name, "Limits.")
+
+
+def _of(body: list[ast.stmt], values: dict[str, Number], name: str, owner: str) -> Iterator[Row]:
+    for node, after in zip(body, [*body[1:], None], strict=False):
+        target, expression = _assigned(node)
+        value = None if target is None else _evaluate(expression, values)
+        if target is None or value is None:
+            continue
+        values[target] = value
+        if target.startswith("_") or target in PLAIN or not target.upper().endswith(UNITS):
+            continue
+        # A field of Limits that only repeats a constant says nothing new.
+        if owner and isinstance(expression, ast.Name) and expression.id.lower() == target:
+            continue
+        said = LIMIT_WORDS.get(f"{name}:{target}") or _docstring(after)
+        yield f"`{owner}{target}`", _with_unit(target, value), said, f"`{name}`"
+
+
+def _assigned(node: ast.stmt) -> tuple[str | None, ast.expr | None]:
+    if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+        return node.targets[0].id, node.value
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return node.target.id, node.value
+    return None, None
+
+
+def _evaluate(node: ast.expr | None, values: Mapping[str, Number]) -> Number | None:
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
+        return node.value
+    if isinstance(node, ast.Name):
+        return values.get(node.id)
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        left, right = _evaluate(node.left, values), _evaluate(node.right, values)
+        return None if left is None or right is None else _OPERATORS[type(node.op)](left, right)
+    return None
+
+
+def _docstring(node: ast.stmt | None) -> str:
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        return inspect.cleandoc(node.value.value).replace("\n", " ")
+    return ""
+
+
+def _with_unit(target: str, value: Number) -> str:
+    name = target.upper()
+    if name.endswith("_BYTES_PER_S"):
+        return f"{_size(value)}/s"
+    if name.endswith("_BYTES"):
+        return _size(value)
+    if name.endswith("_S"):
+        return f"{value * 1000:g} ms" if 0 < value < 0.1 else f"{value:g} s"
+    if name.endswith("_TOKENS"):
+        return f"{value:,} tokens"
+    if name.endswith("_CHARS"):
+        return f"{value:,} characters"
+    return f"{value:,}"
+
+
+def _size(value: Number) -> str:
+    for unit, size in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if value >= size and value % size == 0:
+            return f"{int(value // size):,} {unit}"
+    return f"{value:,} bytes"
