@@ -205,6 +205,8 @@ def _without_developer(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 def _body(request: ChatRequest, extra: Mapping[str, Any] | None) -> bytes:
     if not extra:
         return _encoder.encode(request)
+    if request.stream_options is None and "stream_options" in extra:  # servers refuse it where nothing is streamed
+        extra = {name: value for name, value in extra.items() if name != "stream_options"}
     builtins = msgspec.to_builtins(request)
     merge_extra(builtins, extra)
     return _encoder.encode(builtins)

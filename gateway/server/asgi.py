@@ -6,6 +6,7 @@ Raw because a framework costs more than all of our own work on a request (docs/a
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import msgspec
@@ -29,13 +30,15 @@ from gateway.server.exchange import FIELDS, ON_DISCONNECT, Receive, Scope, Send
 from gateway.server.ids import GenerationIds
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.models import list_models, model_entry
-from gateway.server.openai_request import check_structure, decode_chat
+from gateway.server.openai_request import SMALL_BODY_BYTES, check_structure, decode_chat
 from providers.errors import MixgateError, UnsupportedError
 from providers.messages import ChatRequest
 
 SURFACES: Final = ("/v1", "/api/v1")
 """OpenAI's base path and OpenRouter's."""
 EXCLUSIONS_SHOWN_MAX: Final = 8
+DECODING_THREADS_MAX: Final = 2
+"""Threads that take large bodies apart, so that small requests need not wait for them."""
 
 
 class Snapshot(Struct, frozen=True):
@@ -75,6 +78,7 @@ class Application:
         self._lifecycle = lifecycle
         self._limits = limits or Limits()
         self._ids = GenerationIds()
+        self._decoding = ThreadPoolExecutor(DECODING_THREADS_MAX, "decode")
         self._routes: dict[str, tuple[str, _Route]] = {
             "/livez": ("GET", self._livez),
             "/readyz": ("GET", self._readyz),
@@ -128,7 +132,7 @@ class Application:
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         _require_json(scope)
-        request = await _read_chat(receive)
+        request = await self._read_chat(receive)
         snapshot = self._live.snapshot
         answer = Answer(
             request,
@@ -145,6 +149,23 @@ class Application:
             openrouter=scope["path"].startswith("/api/"),
         )
         await self._run(scope, answer, reply)
+
+    async def _read_chat(self, receive: Receive) -> ChatRequest:
+        """The chat request in a body.
+
+        Raises:
+            MixgateError: It is none, or too large to be looked at.
+        """
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        while message.get("more_body"):
+            message = await receive()
+            body += message.get("body", b"")
+        if len(body) <= SMALL_BODY_BYTES:
+            return decode_chat(body)
+        for _ in check_structure(body):
+            await asyncio.sleep(0)  # let others have the loop between the steps of a large body
+        return await asyncio.get_running_loop().run_in_executor(self._decoding, decode_chat, body)
 
     async def _run(self, scope: Scope, answer: Answer, reply: ChatReply) -> None:
         """Let the reply run, unless the client leaves or the drain limit passes first."""
@@ -206,22 +227,6 @@ def _require_json(scope: Scope) -> None:
     content_type: bytes = scope[FIELDS].get(b"content-type", b"")
     if content_type.partition(b";")[0].strip().lower() != b"application/json":
         raise InvalidRequestError("send the body as JSON, with the header `content-type: application/json`")
-
-
-async def _read_chat(receive: Receive) -> ChatRequest:
-    """The chat request in a body.
-
-    Raises:
-        MixgateError: It is none, or too large to be looked at.
-    """
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body"):
-        message = await receive()
-        body += message.get("body", b"")
-    for _ in check_structure(body):
-        await asyncio.sleep(0)  # let others have the loop between the steps of a large body
-    return decode_chat(body)
 
 
 async def _send_json(send: Send, body: Any, status: int = 200) -> None:
