@@ -52,6 +52,12 @@ def _split_experts(draft: Draft) -> None:
         draft.tensors += [(f"{stem}.{expert}.weight", shape[:2], kind) for expert in range(8)]
 
 
+def _dense(draft: Draft) -> None:
+    """A Mistral 7B, say: one feed-forward network for all tokens."""
+    draft.tensors = [(n.replace("_exps", ""), s[:2], k) for n, s, k in draft.tensors if "gate_inp" not in n]
+    _without("llama.expert_count", "llama.expert_used_count")(draft)
+
+
 def _drop(name: str):
     return lambda draft: setattr(draft, "tensors", [row for row in draft.tensors if row[0] != name])
 
@@ -92,6 +98,7 @@ BAD_DRAFTS = {
     "missing template": (_without("tokenizer.chat_template"), "no chat template"),
     "blank template": (_set("tokenizer.chat_template", STRING, " \n"), "no chat template"),
     "huge template": (_set("tokenizer.chat_template", STRING, "x" * 70_000), "template has 70,000"),
+    "dense": (_dense, "dense model without experts; only Mixtral"),
     "no experts": (_without("llama.expert_count"), "llama.expert_count is missing"),
     "no experts used": (_without("llama.expert_used_count"), "llama.expert_used_count is missing"),
     "zero experts used": (_set("llama.expert_used_count", U32, 0), "expert_used_count is 0"),
