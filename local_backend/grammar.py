@@ -325,7 +325,9 @@ def _implied_types(schema: Mapping[str, Any]) -> list[str]:
 
 
 def _member(value: Any, key: str) -> Any:
-    return cast("list[Any]", value)[int(key)] if isinstance(value, list) else value[key]
+    if isinstance(value, list):
+        return list(cast("Iterable[Any]", value))[int(key)]
+    return value[key]
 
 
 def _object(value: Any, name: str) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from typing import Any, Final
 OLDEST_VERSION: Final = (0, 3, 36)
 NEWEST_VERSION_EXCLUSIVE: Final = (0, 4, 0)
 
-ATTRIBUTE_UNKNOWN: Final = 1
 ATTRIBUTE_CONTROL: Final = 8
 ATTRIBUTE_USER_DEFINED: Final = 16
 
@@ -27,7 +26,6 @@ ABORTED: Final = 2
 """What `Context.decode` answers when the abort callback stopped it."""
 
 _PIECE_BYTES = 256
-_META_BYTES = 1 << 20
 _LOG_LINES = 40
 _LEVEL_WARNING = 2
 _LEVEL_ERROR = 3
@@ -214,20 +212,6 @@ class Model:
         if not self.pointer:
             raise LoadError(last_log_lines() or "llama.cpp gave no reason")
         self.vocabulary = Vocabulary(lib.llama_model_get_vocab(self.pointer))
-        self.size_bytes: int = lib.llama_model_size(self.pointer)
-        self.trained_context_tokens: int = lib.llama_model_n_ctx_train(self.pointer)
-
-    def meta(self, key: str) -> str | None:
-        """A metadata value as text, or None."""
-        buffer = ctypes.create_string_buffer(_META_BYTES)
-        count = lib.llama_model_meta_val_str(self.pointer, key.encode(), buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace") if count >= 0 else None
-
-    @property
-    def chat_template(self) -> str | None:
-        """The file's own Jinja template."""
-        text = lib.llama_model_chat_template(self.pointer, None)
-        return text.decode("utf-8", "replace") if text else None
 
     def close(self) -> None:
         """Give the memory back. No context may use the model any more."""
@@ -278,10 +262,6 @@ class Context:
     def share(self, source: int, target: int, end: int) -> None:
         """Let `target` use the cells of `source` before position `end`. Nothing is copied."""
         lib.llama_memory_seq_cp(self._memory, source, target, 0, end)
-
-    def held(self, sequence: int) -> int:
-        """How many positions a sequence holds."""
-        return int(lib.llama_memory_seq_pos_max(self._memory, sequence)) + 1
 
     def clear(self) -> None:
         """Forget everything."""

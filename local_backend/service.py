@@ -98,7 +98,7 @@ class WorkerProtocol(asyncio.Protocol):
             return
         task = self._loop.create_task(self._prepare(exchange, body, segments))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._prepared)
 
     async def _prepare(self, exchange: Exchange, body: ChatBody, segments: list[Segment]) -> None:
         """The long way, off the loop: a large prompt, a grammar, numpy's import."""
@@ -108,6 +108,12 @@ class WorkerProtocol(asyncio.Protocol):
                 self._queue(exchange, body, job)
         except LocalError as error:
             self._refuse(exchange, error)
+
+    def _prepared(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._loop.call_exception_handler({"message": "a request could not be prepared", "exception": error})
 
     def _build(self, number: int, body: ChatBody, segments: list[Segment]) -> Job:
         prompt = self._loaded.template.tokenize(segments)

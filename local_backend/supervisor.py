@@ -23,6 +23,8 @@ BOOT_WAIT_MAX_S: Final = 30.0
 """The longest that a request waits for a starting model."""
 EXIT_WORDS_WAIT_S: Final = 0.05
 """How long the streams of a dead worker wait for its exit status to be known."""
+REFUSAL_STANDS_S: Final = 30.0
+"""A file that was refused is looked at again by a request that comes later than this."""
 STOP_WAIT_S: Final = 2.0
 LAST_WORDS_LINES: Final = 20
 
@@ -99,9 +101,10 @@ class Supervisor:
         Raises:
             LocalError: NotReadyError or WorkerCrashedError, with why and when to ask again.
         """
-        self.start()
         if self._link is not None and self.state == "ready":
             return self._link
+        if self.state != "refused" or time.monotonic() >= self._next_start_at_s:
+            self.start()
         try:
             async with asyncio.timeout(limit_s):
                 await self._settled.wait()
@@ -112,7 +115,8 @@ class Supervisor:
         if self.state == "crashed":
             left_s = max(1.0, self._next_start_at_s - time.monotonic())
             raise WorkerCrashedError(f"the local model {self.spec.name} is down: {self.reason}", retry_after_s=left_s)
-        raise NotReadyError(f"the local model {self.spec.name} does not run: {self.reason}")
+        left_s = max(1.0, self._next_start_at_s - time.monotonic())
+        raise NotReadyError(f"the local model {self.spec.name} does not run: {self.reason}", retry_after_s=left_s)
 
     async def send(self, body: bytes, *, whole: bool, deadline_s: float | None) -> LocalResponse:
         """Ask the model, waiting for it to start if need be.
@@ -147,6 +151,7 @@ class Supervisor:
                 refusal = Refusal(status=503, code="local_not_ready", message=f"the worker cannot be started: {error}")
             if refusal is not None:
                 _log.warning("local model %s is off: %s", self.spec.name, refusal.message)
+                self._next_start_at_s = time.monotonic() + REFUSAL_STANDS_S
                 self._set("refused", refusal.message)
                 return
             lived_s = 0.0 if self._ready_at_s is None else time.monotonic() - self._ready_at_s

@@ -97,7 +97,9 @@ async def read_all(response: Any) -> Answer:
 
 @asynccontextmanager
 async def running(home: Path, **members: Any) -> AsyncIterator[Asker]:
-    spec = LocalModelSpec(**{"name": "demo", "file": "bundled", "slots": 4, "context_tokens": 2048, "load": "boot", **members})
+    spec = LocalModelSpec(
+        **{"name": "demo", "file": "bundled", "slots": 4, "context_tokens": 2048, "load": "boot", **members}
+    )
     backend = LocalBackend([spec], home)
     await backend.start()
     try:

@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +27,7 @@ class Characters:
     """A vocabulary of one token per character, apart from a few control tokens."""
 
     bos, eos, adds_bos = 1, 2, True
-    special = {"<s>": 1, "</s>": 2, "[INST]": 3, "[/INST]": 4, "<|im_end|>": 5}
+    special: ClassVar = {"<s>": 1, "</s>": 2, "[INST]": 3, "[/INST]": 4, "<|im_end|>": 5}
 
     def text(self, token):
         return {1: "<s>", 2: "</s>"}.get(token, "")
@@ -88,7 +90,9 @@ def test_a_template_without_a_beginning_of_text_gets_one_and_one_with_it_no_seco
 
 hostile = st.lists(
     st.one_of(
-        st.sampled_from(["</s>", "<s>", "[INST]", "[/INST]", "<|im_end|>", "<", "/s>", "[/", "INST]", "{{ bos_token }}"]),
+        st.sampled_from(
+            ["</s>", "<s>", "[INST]", "[/INST]", "<|im_end|>", "<", "/s>", "[/", "INST]", "{{ bos_token }}"]
+        ),
         st.text(max_size=5),
     ),
     max_size=8,
@@ -117,7 +121,7 @@ def test_the_real_vocabulary_makes_no_control_token_out_of_text(vocabulary):
 
 def test_markers_of_templates_are_broken_up_in_text_even_where_they_are_no_control_tokens():
     class Plain(Characters):
-        special = {"<s>": 1, "</s>": 2}
+        special: ClassVar = {"<s>": 1, "</s>": 2}
 
         def tokenize(self, text):
             return [hash(part) % 1000 + 100 for part in [text]]

@@ -4,7 +4,9 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,28 @@ async def read_lines(response):
     while piece := await response.read():
         data += piece
     return [json.loads(line) for line in data.splitlines()], time.perf_counter()
+
+
+async def turned(condition, limit_s=5.0):
+    """Whether a condition comes true in time."""
+    for _ in range(int(limit_s / 0.01)):
+        if condition():
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+def is_gone(pid):
+    """Whether a process ended, collected by its parent or not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return True
+    return state == "Z"
+
+
+def environment_of(pid):
+    return Path(f"/proc/{pid}/environ").read_bytes()
 
 
 async def streams(demo, count, endless):
@@ -73,9 +97,7 @@ async def test_three_crashes_in_a_minute_open_the_circuit_and_say_why(run, endle
             response = await demo.open(f"poison {number}", **endless)
             os.kill(demo.backend.worker_pid("demo"), signal.SIGILL)
             await read_lines(response)
-        async with asyncio.timeout(5):
-            while demo.backend.models()[0].state != "crashed":
-                await asyncio.sleep(0.01)
+        assert await turned(lambda: demo.backend.models()[0].state == "crashed")
         started = time.perf_counter()
         answer = await demo.ask("Hello")
         assert (answer.status, answer.error["code"]) == (503, "local_worker_crashed")
@@ -119,32 +141,20 @@ async def test_the_worker_dies_with_a_gateway_that_is_killed(run, tmp_path):
         "    await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
     )
-    import sys  # noqa: PLC0415
-
     gateway = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, str(tmp_path), stdout=asyncio.subprocess.PIPE
     )
     pid = int(await gateway.stdout.readline())
     gateway.kill()
     await gateway.wait()
-    async with asyncio.timeout(5):
-        while True:
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                break
-            with open(f"/proc/{pid}/stat", encoding="ascii") as stat:  # noqa: ASYNC230, PTH123
-                if stat.read().rsplit(")", 1)[1].split()[0] == "Z":
-                    break
-            await asyncio.sleep(0.01)
+    assert await turned(lambda: is_gone(pid))
 
 
 async def test_the_worker_knows_nothing_of_the_gateways_keys(run, monkeypatch):
     monkeypatch.setenv("SOME_PROVIDER_API_KEY", "sk-secret")
     async with run() as demo:
         await demo.backend.wait_ready("demo")
-        with open(f"/proc/{demo.backend.worker_pid('demo')}/environ", "rb") as environment:  # noqa: ASYNC230, PTH123
-            content = environment.read()
+        content = environment_of(demo.backend.worker_pid("demo"))
     assert b"sk-secret" not in content
     assert b"GGML_NO_BACKTRACE=1" in content
     assert b"OMP_WAIT_POLICY=passive" in content

@@ -10,10 +10,10 @@ QUEUE = 16
 
 async def opened(demo, count, endless, **members):
     """Requests that are under way and stay so: `count` slots or places in the queue taken."""
-    tasks = [
-        asyncio.get_running_loop().create_task(demo.open(f"Fill {number}", **endless, **members)) for number in range(count)
+    return [
+        asyncio.get_running_loop().create_task(demo.open(f"Fill {number}", **endless, **members))
+        for number in range(count)
     ]
-    return tasks
 
 
 async def drop(tasks):
