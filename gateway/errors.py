@@ -13,6 +13,8 @@
         ├── NoEndpointError        a known Model with nothing on to serve it
         ├── OverCapacityError      we are full
         └── ShuttingDownError      we are draining
+
+Refusals of the HTTP edge itself are in gateway/server/refusals.py.
 """
 
 from typing import ClassVar

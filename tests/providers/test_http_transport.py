@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -206,10 +207,8 @@ async def test_an_endless_body_is_cut_at_the_limit(transport):
 async def test_bytes_after_an_answer_never_reach_the_next_one(transport):
     async with server(answers(OK + b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil")) as url:
         for _ in range(3):
-            try:
+            with contextlib.suppress(ProviderError):  # refusing the connection is fine, too
                 assert await fetch(transport, url) == (200, b"{}")
-            except ProviderError:
-                pass  # refusing the connection is fine, too
 
 
 async def test_a_cancelled_exchange_drops_its_connection(transport):
