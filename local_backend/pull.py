@@ -36,6 +36,7 @@ RETRY_WAIT_S: Final = 1.0
 RETRY_WAIT_MAX_S: Final = 30.0
 JUDGED_FROM_BYTES: Final = 16 << 20
 """With so much of a file there, its header is: what llama.cpp cannot load is refused before the other 26 GB."""
+EXAMPLE: Final = "mradermacher/Mixtral-8x7B-Instruct-v0.1-GGUF:Q4_K_M"
 LOCK_NAME: Final = ".pull.lock"
 _TRUE: Final = frozenset({"1", "on", "yes", "true"})
 
@@ -75,6 +76,18 @@ class Pulled:
     files: tuple[Path, ...]
     commit: str
     facts: gguf.GgufFacts
+
+
+def parse_reference(text: str) -> tuple[str, str]:
+    """Split "owner/name:Q4_K_M" into repository and quantisation.
+
+    Raises:
+        PullError: It is not of that form.
+    """
+    repository, colon, quantisation = text.strip().partition(":")
+    if not colon or "/" not in repository or not quantisation:
+        raise PullError(f"{text[:80]!r} is not of the form owner/name:QUANTISATION, such as {EXAMPLE}")
+    return repository, quantisation
 
 
 async def pull(

@@ -21,7 +21,7 @@ from local_backend.file_errors import (
     PullBusyError,
     PullError,
 )
-from local_backend.pull import Progress, Pulled, pull
+from local_backend.pull import EXAMPLE, Progress, Pulled, parse_reference, pull
 from tests.local_backend.gguf_files import Draft
 from tests.local_backend.mock_hub import COMMIT, MockHub, model_content, run_hub
 
@@ -370,3 +370,10 @@ async def test_a_folder_that_cannot_be_made_is_said(hub: MockHub, tmp_path: Path
     (tmp_path / "file").write_text("in the way", encoding="ascii")
     with pytest.raises(PullError, match="cannot be used"):
         await _pull(hub, tmp_path / "file" / "models")
+
+
+def test_a_reference_is_a_repository_and_a_quantisation():
+    assert parse_reference(EXAMPLE) == ("mradermacher/Mixtral-8x7B-Instruct-v0.1-GGUF", "Q4_K_M")
+    for text in ("", "mixtral", "owner/name", "owner/name:", "name:Q4_K_M", "https://hub.example/x"):
+        with pytest.raises(PullError, match="owner/name:QUANTISATION"):
+            parse_reference(text)
