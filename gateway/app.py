@@ -83,7 +83,7 @@ class Gateway:
 
     def _upstream(self, provider: ProviderEntry) -> Upstream:
         dialect = DIALECTS[provider.dialect]
-        headers = {} if provider.api_key is None else dialect.authorize(provider.api_key.reveal())
+        headers: Mapping[str, str] = {} if provider.api_key is None else dialect.authorize(provider.api_key.reveal())
         if provider.local:
             return Upstream(dialect, self._local, headers, connect_timeout_s=LOCAL_WAIT_S)
         return Upstream(dialect, self._transport(provider), headers)
