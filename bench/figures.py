@@ -106,7 +106,8 @@ class Figures:
     verdicts: tuple[StreamVerdict, ...]
     """What the paced windows turned out to be, one per round."""
     bad: int
-    crossed: int
+    crossed: int | None
+    """`None` when no window of marked requests was run."""
     first_failure: str
     foreign_share: float
     """The worst window's share of the machine that went to others."""
@@ -184,10 +185,14 @@ def summarise(visits: Sequence[Visit]) -> Figures:
         spread=spread,
         verdicts=tuple(windows["paced"].verdict for windows in used if "paced" in windows),
         bad=sum(window.bad for window in seen),
-        crossed=sum(window.crossed for window in seen),
+        crossed=sum(window.crossed for window in seen) if _marked(all_windows) else None,
         first_failure=next((window.first_failure for window in seen if window.first_failure), ""),
         foreign_share=max((foreign_share(window) for windows in used for window in windows.values()), default=0.0),
     )
+
+
+def _marked(rounds: Sequence[Mapping[str, Window]]) -> bool:
+    return any(name.startswith("crossed") for windows in rounds for name in windows)
 
 
 def foreign_share(window: Window) -> float:
@@ -267,12 +272,12 @@ def _figure(table: Table, name: str) -> float | None:
     return table["mixgate"].get(name) if "mixgate" in table else None
 
 
-def _count(table: Table, of: Callable[[Figures], int]) -> float | None:
-    return float(of(table["mixgate"])) if "mixgate" in table else None
+def _count(table: Table, of: Callable[[Figures], int | None]) -> float | None:
+    return of(table["mixgate"]) if "mixgate" in table else None
 
 
-def _late_streams(figures: Figures) -> int:
-    return sum(verdict != "streams" for verdict in figures.verdicts)
+def _late_streams(figures: Figures) -> int | None:
+    return sum(verdict != "streams" for verdict in figures.verdicts) if figures.verdicts else None
 
 
 BARS = (

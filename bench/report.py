@@ -102,7 +102,7 @@ def _figure_rows(table: Mapping[str, Figures]) -> list[list[str]]:
             name,
             *(_number(found.get(figure), digits) for figure, _, digits in COLUMNS),
             str(found.bad),
-            str(found.crossed),
+            _number(found.crossed, 0),
         ]
         for name, found in table.items()
     ]

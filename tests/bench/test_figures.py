@@ -121,13 +121,13 @@ def test_a_noisy_window_counts_only_where_there_is_no_quiet_one():
 
 def test_what_went_wrong_counts_in_noisy_windows_too():
     noisy = replace(WHOLE, foreign_s=1.0, bad=1, crossed=1)
-    found = summarise([visit(c32=noisy), visit(c32=WHOLE)])
+    found = summarise([visit(crossed=noisy), visit(crossed=WHOLE)])
     assert (found.bad, found.crossed) == (1, 1)
 
 
 def test_bad_and_crossed_answers_add_up_over_windows_and_rounds():
     spoilt = replace(WHOLE, bad=2, crossed=3, first_failure="status: 500")
-    found = summarise([visit(c32=spoilt, c1=WHOLE), visit(c32=spoilt)])
+    found = summarise([visit(crossed=spoilt, c1=WHOLE), visit(c32=spoilt)])
     assert (found.bad, found.crossed, found.first_failure) == (4, 6, "status: 500")
 
 
@@ -162,6 +162,13 @@ def test_bars_pass_at_their_limit_and_fail_above_it():
     assert status["memory after load", "MB PSS"] == "PASS"
     assert status["import of the gateway", "s"] == "FAIL"
     assert status["CPU per paced chunk", "x nginx"] == "not run"
+
+
+def test_what_no_window_looked_for_is_not_said_to_be_absent():
+    status = {judged.name: judged.status for judged in judge_all({"mixgate": summarise([visit(c32=WHOLE)])}, None)}
+    assert status["bad answers"] == "PASS"
+    assert status["crossed answers"] == "not run"
+    assert status["paced windows that did not stream"] == "not run"
 
 
 def test_without_the_gateway_every_bar_is_not_run():
