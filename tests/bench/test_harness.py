@@ -84,7 +84,7 @@ def test_a_marked_request_gets_its_own_marker_back(tools, bodies):
 class CannedAnswers(socketserver.StreamRequestHandler):
     """Reads requests as long as they come and answers each with the server's one answer."""
 
-    def handle(self):  # noqa: D102 - named by its base class
+    def handle(self):
         while head := self.rfile.readline():
             length = 0
             while head.strip():
