@@ -187,7 +187,7 @@ class LineDecoder:
 
     def finish(self) -> list[Event]:
         """The worker closed the answer; without its usage line it was cut."""
-        if self._failed or (self._ended and not any(self._open.values())):
+        if self._failed or (self._ended and self._open and not any(self._open.values())):
             return []
         self._failed = True
         return [AnswerFailed(TruncatedError("the local worker stopped in the middle of the answer"))]

@@ -130,7 +130,10 @@ def classify_in_band(error: Any) -> ProviderError:
     facts = _read(error)
     status = facts.number if facts.number is not None and 400 <= facts.number <= 599 else 500
     kind = _kind(status, facts)
-    message = f"the provider reported an error inside its answer: {facts.message or 'no message'}"
+    if issubclass(kind, CredentialsError) or (facts.number is not None and status >= 500):
+        message = f"the provider failed inside its answer with code {status}"  # as for a status: not ours to spread
+    else:
+        message = f"the provider reported an error inside its answer: {facts.message or 'no message'}"
     return kind(message, upstream_status=status, upstream_code=facts.codes[0] if facts.codes else None)
 
 

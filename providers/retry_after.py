@@ -6,6 +6,8 @@ from email.utils import parsedate_to_datetime
 RETRY_AFTER_MAX_S = 300.0
 """A provider that says more is not believed for longer than this."""
 
+DURATION_MAX_CHARS = 64
+
 
 def parse_retry_after(headers: Mapping[str, str], now_unix_s: float) -> float | None:
     """Seconds from now until the provider wants to hear from us again; None where it did not say, or not readably.
@@ -63,6 +65,8 @@ def _reset(text: str, now_unix_s: float) -> float | None:
 
 def _duration(text: str) -> float | None:
     """`1h2m3.5s` and `250ms` in seconds."""
+    if not text.strip() or len(text) > DURATION_MAX_CHARS:
+        return None
     total, digits, rest = 0.0, "", text.strip()
     units = (("ms", 0.001), ("h", 3600.0), ("m", 60.0), ("s", 1.0))
     while rest:

@@ -27,8 +27,8 @@ class SseParser:
         Raises:
             EventTooLongError: An event grew past EVENT_MAX_BYTES.
         """
-        if b"\n" not in data and b"\r" not in data:
-            # Nothing can end here. Parts are joined once, so a line that drips in costs no more than its length.
+        if not self._may_end(data):
+            # Parts are joined once, so an event that drips in costs no more than its length.
             self._hold(data)
             return []
         if self._pending:
@@ -60,6 +60,13 @@ class SseParser:
         self._pending_bytes = 0
         payload = _payload(rest)
         return [] if payload is None else [payload]
+
+    def _may_end(self, data: bytes) -> bool:
+        """Whether an empty line may be complete with this data."""
+        if b"\n\n" in data:
+            return True
+        joint = self._pending[-1][-3:] + data if self._pending else data
+        return b"\n\n" in joint or (b"\r" in joint and (b"\n\r" in joint or b"\r\r" in joint))
 
     def _hold(self, data: bytes) -> None:
         self._pending.append(data)

@@ -1,0 +1,384 @@
+"""Answers of OpenAI-compatible servers, whole or streamed, as Events.
+
+Liberal in what it reads: servers differ in every corner that the published schema leaves open.
+"""
+
+from collections.abc import Mapping
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from providers.call_numbers import CallNumbers
+from providers.errors import GarbledError, ProviderError, ServerError, TruncatedError
+from providers.json_values import elements, members
+from providers.messages import (
+    AnswerFailed,
+    AnswerStarted,
+    ChoiceFinished,
+    Event,
+    ExtrasDelta,
+    FinishReason,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+    UsageReported,
+)
+from providers.openai_errors import classify_in_band
+from providers.sse import EventTooLongError, SseParser
+
+TOKENS_MAX = 1_000_000_000
+"""A usage figure above this is a provider's mistake, not a count."""
+NANO_USD_PER_USD = Decimal(1_000_000_000)
+SKIPPED_CHUNKS_MAX = 1
+
+FINISH_REASONS: Mapping[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "tool_calls": "tool_calls",
+    "tool_use": "tool_calls",
+    "content_filter": "content_filter",
+    "function_call": "function_call",
+}
+BROKEN_REASONS = frozenset({"error", "abort", "cancelled"})
+"""Not an end but a failure that calls itself one (OpenRouter and Mistral say `error`, vLLM says `abort`)."""
+
+Json: TypeAlias = Any
+
+
+class _Function(Struct, gc=False):
+    name: str | None = None
+    arguments: str | dict[str, Json] | None = None
+
+
+class _ToolCall(Struct, gc=False):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Message(Struct, gc=False):
+    """A message or a delta: the two differ only in how much of it comes at once."""
+
+    content: str | list[Json] | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    reasoning_details: list[Json] | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+    annotations: list[Json] | None = None
+    images: list[Json] | None = None
+    audio: dict[str, Json] | None = None
+
+
+class _Logprobs(Struct, gc=False):
+    content: list[Json] | None = None
+    refusal: list[Json] | None = None
+
+
+class _Choice(Struct, gc=False):
+    index: int | None = None
+    message: _Message | None = None
+    delta: _Message | None = None
+    finish_reason: str | None = None
+    native_finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+    error: Json = None
+
+
+class _Usage(Struct, gc=False):
+    prompt_tokens: Json = None
+    completion_tokens: Json = None
+    prompt_tokens_details: Json = None
+    completion_tokens_details: Json = None
+    cost: Decimal | dict[str, Json] | None = None
+    """An amount in USD. Some servers take it apart instead."""
+
+
+class _Completion(Struct, gc=False):
+    """A whole answer, or one chunk of a streamed one."""
+
+    id: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    system_fingerprint: str | None = None
+    service_tier: str | None = None
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Json = None
+
+
+_completion = msgspec.json.Decoder(_Completion, strict=False)
+_encoder = msgspec.json.Encoder()
+
+
+class BodyDecoder:
+    """Reads one whole JSON answer."""
+
+    skipped_chunks = 0
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._parts: list[bytes] = []
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Keep the bytes; a JSON text means nothing before its end."""
+        self._parts.append(data)
+        return []
+
+    def finish(self) -> list[Event]:
+        """The whole answer as events."""
+        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        try:
+            completion = _completion.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return [AnswerFailed(GarbledError(_not_json(body)))]
+        if completion.error is not None:
+            return [AnswerFailed(classify_in_band(completion.error))]
+        if not completion.choices:
+            return [AnswerFailed(ServerError("the provider answered 200 with nothing in it"))]
+        self.ended = True  # the end of its JSON is the provider's own word that this was all
+        events: list[Event] = [_started(completion)]
+        for position, choice in enumerate(completion.choices):
+            failure = _whole_choice(choice, position, events)
+            if failure is not None:
+                return [AnswerFailed(failure)]
+        if completion.usage is not None:
+            events.append(UsageReported(_usage(completion.usage)))
+        return events
+
+
+def _not_json(body: bytes) -> str:
+    if not body.strip():
+        return "the provider answered 200 with an empty body"
+    kind = "a web page" if body.lstrip()[:1] == b"<" else "something that is not a chat completion"
+    return f"the provider answered 200 with {kind}"
+
+
+def _whole_choice(choice: _Choice, position: int, events: list[Event]) -> ProviderError | None:
+    if choice.error is not None:
+        return classify_in_band(choice.error)
+    message = choice.message
+    if message is None:
+        return ServerError("the provider answered a choice without a message")
+    index = position if choice.index is None else choice.index
+    for place, call in enumerate(message.tool_calls or ()):
+        call.index = place  # a whole list is in order, whatever its numbers say
+    _content(message, choice.logprobs, index, events)
+    reason = choice.finish_reason
+    if reason in BROKEN_REASONS:
+        return ServerError(f"the provider ended the answer with finish_reason {reason!r}")
+    # A null reason on a whole body: nothing was cut, its framing said that it is complete.
+    events.append(ChoiceFinished(_finish(reason or "stop"), index, choice.native_finish_reason or reason))
+    return None
+
+
+class StreamDecoder:
+    """Reads server-sent chunks as they come."""
+
+    __slots__ = ("_calls", "_failed", "_open", "_sse", "_started", "ended", "skipped_chunks")
+
+    def __init__(self) -> None:
+        self._sse = SseParser()
+        self._calls = CallNumbers()
+        self._started = False
+        self.ended = False
+        self._failed = False
+        self._open: dict[int, bool] = {}
+        self.skipped_chunks = 0
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Events of the chunks that these bytes complete."""
+        try:
+            payloads = self._sse.feed(data)
+        except EventTooLongError:
+            return [self._fail(GarbledError("the provider sent an event over the size limit"))]
+        return self._read(payloads)
+
+    def finish(self) -> list[Event]:
+        """The stream is over. Without a finish reason for every choice it was cut, whatever came before."""
+        events = self._read(self._sse.finish())
+        if self._failed:
+            return events
+        if not self._open:
+            events.append(self._fail(TruncatedError("the provider's stream ended before it said anything")))
+        elif any(self._open.values()):
+            events.append(self._fail(TruncatedError("the provider's stream ended in the middle of the answer")))
+        return events
+
+    def _fail(self, error: ProviderError) -> AnswerFailed:
+        self._failed = True
+        return AnswerFailed(error)
+
+    def _read(self, payloads: list[bytes]) -> list[Event]:
+        events: list[Event] = []
+        for payload in payloads:
+            if self.ended or self._failed:
+                break
+            if payload == b"[DONE]":
+                self.ended = True
+                break
+            try:
+                chunk = _completion.decode(payload)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                self.skipped_chunks += 1
+                if self.skipped_chunks > SKIPPED_CHUNKS_MAX:
+                    events.append(self._fail(GarbledError("the provider sent more than one unreadable chunk")))
+                continue
+            self._chunk(chunk, events)
+        return events
+
+    def _chunk(self, chunk: _Completion, events: list[Event]) -> None:
+        if chunk.error is not None:
+            events.append(self._fail(classify_in_band(chunk.error)))
+            return
+        if not self._started:
+            self._started = True
+            events.append(_started(chunk))
+        for choice in chunk.choices or ():
+            self._choice(choice, events)
+            if self._failed:
+                return
+        if chunk.usage is not None:
+            events.append(UsageReported(_usage(chunk.usage)))
+
+    def _choice(self, choice: _Choice, events: list[Event]) -> None:
+        index = choice.index or 0
+        is_open = self._open.setdefault(index, True)
+        message = choice.delta or choice.message
+        if message is not None:
+            _content(message, choice.logprobs, index, events, self._calls)
+        reason = choice.finish_reason
+        if choice.error is not None:
+            events.append(self._fail(classify_in_band(choice.error)))
+        elif reason in BROKEN_REASONS:
+            events.append(self._fail(ServerError(f"the provider ended the answer with finish_reason {reason!r}")))
+        elif reason and is_open:
+            self._open[index] = False
+            events.append(ChoiceFinished(_finish(reason), index, choice.native_finish_reason or reason))
+
+
+def _started(completion: _Completion) -> AnswerStarted:
+    return AnswerStarted(
+        completion.id,
+        completion.model,
+        completion.provider,
+        completion.system_fingerprint,
+        completion.service_tier,
+    )
+
+
+def _content(
+    message: _Message, logprobs: _Logprobs | None, index: int, events: list[Event], calls: CallNumbers | None = None
+) -> None:
+    """What a message or delta carries, in the order a reader would want it: thinking, text, calls."""
+    thinking = message.reasoning or message.reasoning_content
+    if thinking or message.reasoning_details:
+        events.append(ReasoningDelta(thinking or "", index, message.reasoning_details))
+    content = message.content
+    text = content if content is None or isinstance(content, str) else _flatten(content, index, events)
+    entries = None if logprobs is None or not logprobs.content else _token_entries(logprobs.content)
+    if text or entries:
+        events.append(TextDelta(text or "", index, entries))
+    if message.refusal:
+        events.append(RefusalDelta(message.refusal, index))
+    if message.tool_calls:
+        _tool_calls(message.tool_calls, index, events, calls or CallNumbers())
+    if message.function_call is not None:
+        call = message.function_call
+        events.append(ToolCallDelta(0, index, None, call.name, _arguments(call.arguments)))
+    if message.annotations or message.images or message.audio:
+        rest = {"annotations": message.annotations, "images": message.images, "audio": message.audio}
+        events.append(ExtrasDelta({name: value for name, value in rest.items() if value}, index))
+
+
+def _token_entries(entries: list[Any]) -> list[Any]:
+    """OpenAI's token entries, with the members that it promises and some servers leave out."""
+    return [
+        {
+            "bytes": None,
+            **entry,
+            "top_logprobs": [{"bytes": None, **other} for other in map(members, elements(entry.get("top_logprobs")))],
+        }
+        for entry in map(members, entries)
+        if "token" in entry
+    ]
+
+
+def _flatten(parts: list[Any], index: int, events: list[Event]) -> str:
+    """Text of a content list; a `thinking` part becomes reasoning (Mistral's form)."""
+    text: list[str] = []
+    for part in map(members, parts):
+        if part.get("type") == "thinking":
+            inner = part.get("thinking")
+            thought = inner if isinstance(inner, str) else _flatten(elements(inner), index, [])
+            events.append(ReasoningDelta(thought, index))
+        elif isinstance(part.get("text"), str):
+            text.append(part["text"])
+    return "".join(text)
+
+
+def _tool_calls(sent: list[_ToolCall], index: int, events: list[Event], calls: CallNumbers) -> None:
+    for position, call in enumerate(sent):
+        function = call.function or _Function()
+        place, is_new = calls.place(position if call.index is None else call.index, index, call.id, function.name)
+        events.append(
+            ToolCallDelta(
+                place,
+                index,
+                (call.id or f"call_{index}_{place}") if is_new else None,
+                (function.name or "") if is_new else None,
+                _arguments(function.arguments),
+            )
+        )
+
+
+def _arguments(arguments: str | dict[str, Any] | None) -> str:
+    """Arguments as JSON text; some servers send them parsed."""
+    if isinstance(arguments, dict):
+        return _encoder.encode(arguments).decode()
+    return arguments or ""
+
+
+def _finish(reason: str) -> FinishReason:
+    return FINISH_REASONS.get(reason, "stop")
+
+
+def _usage(usage: _Usage) -> Usage:
+    prompt = members(usage.prompt_tokens_details)
+    completion = members(usage.completion_tokens_details)
+    return Usage(
+        input_tokens=count(usage.prompt_tokens),
+        output_tokens=count(usage.completion_tokens),
+        cached_input_tokens=count(prompt.get("cached_tokens")),
+        cache_write_tokens=count(prompt.get("cache_write_tokens")),
+        reasoning_tokens=count(completion.get("reasoning_tokens")),
+        cost_in_nusd=_nano_usd(usage.cost),
+    )
+
+
+def count(value: object) -> int | None:
+    """A token count as a provider wrote it, or None where it cannot be one (absent, negative, absurd)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= TOKENS_MAX:
+        return None
+    return int(value)
+
+
+def _nano_usd(cost: object) -> int | None:
+    if not isinstance(cost, Decimal):
+        return None
+    try:
+        nano = (cost * NANO_USD_PER_USD).to_integral_value(ROUND_HALF_EVEN)
+    except InvalidOperation:
+        return None
+    return int(nano) if 0 <= nano < 2**63 else None
