@@ -136,8 +136,8 @@ class Local:
         """What the worker, or the client in front of it, refused."""
         try:
             error = _error_answer.decode(body).error
-        except msgspec.MsgspecError:
-            return ServerError(f"the local worker answered {status} without a reason")
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return ServerError(f"the local worker answered {status} without a reason", upstream_status=status)
         kind = _BY_CODE.get(error.code, BadRequestError if status < 500 else ServerError)
         return kind(
             error.message,
@@ -195,7 +195,7 @@ class LineDecoder:
     def _event(self, raw: bytes) -> Event:
         try:
             line = _line.decode(raw)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             self._failed = True
             return AnswerFailed(GarbledError("the local worker sent a line that is not its own protocol"))
         if line.t == "text":

@@ -1,0 +1,165 @@
+"""What each dialect's provider sends for a few answers: the cases of the contract that all dialects keep."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from providers.errors import (
+    BadRequestError,
+    ContextLengthError,
+    CredentialsError,
+    OverloadedError,
+    RateLimitedError,
+    ServerError,
+    UnknownModelError,
+)
+
+TEXT = "Na\u00efve caf\u00e9 \u2014 \u4e2d\u6587 \U0001f600 done."
+
+
+@dataclass(frozen=True)
+class Case:
+    """A good answer as bytes, and what it means."""
+
+    body: bytes
+    stream: bool
+    texts: dict[int, str] = field(default_factory=dict)
+    calls: dict[tuple[int, int], tuple[str, str, str]] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+    tokens: tuple[int, int] | None = (7, 5)
+
+
+def sse(*chunks: Any, end: str = "\n\n", done: bool = True) -> bytes:
+    payloads = [json.dumps(chunk, ensure_ascii=False) for chunk in chunks] + (["[DONE]"] if done else [])
+    return "".join(f"data: {payload}{end}" for payload in payloads).encode()
+
+
+def chunk(delta: Any = None, reason: str | None = None, index: int = 0, **members: Any) -> dict[str, Any]:
+    choices = [] if delta is None else [{"index": index, "delta": delta, "finish_reason": reason}]
+    return {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "up", "choices": choices, **members}
+
+
+USAGE = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+PIECES = [TEXT[start : start + 4] for start in range(0, len(TEXT), 4)]
+CALL = {"id": "call_a", "type": "function", "function": {"name": "look_up", "arguments": '{"q": "\u00e9"}'}}
+CALL_STARTS = [{"index": 0, "id": "call_a", "type": "function", "function": {"name": "look_up", "arguments": ""}}]
+CALL_RESTS = [{"index": 0, "function": {"arguments": piece}} for piece in ('{"q', '": "\u00e9', '"}')]
+SECOND = [{"index": 1, "id": "call_b", "type": "function", "function": {"name": "add", "arguments": "{}"}}]
+CALLS = {(0, 0): ("call_a", "look_up", '{"q": "\u00e9"}')}
+
+OPENAI = {
+    "text streamed": Case(
+        sse(chunk({"role": "assistant", "content": ""}), *(chunk({"content": piece}) for piece in PIECES))[:-14]
+        + sse(chunk({}, "stop"), chunk(usage=USAGE)),
+        stream=True,
+        texts={0: TEXT},
+        reasons={0: "stop"},
+    ),
+    "text streamed with CRLF and comments, no end mark": Case(
+        b": OPENROUTER PROCESSING\r\n\r\n"
+        + sse(*(chunk({"content": piece}) for piece in PIECES), end="\r\n\r\n", done=False)
+        + b": OPENROUTER PROCESSING\r\n\r\n"
+        + sse(chunk({}, "length", usage=USAGE), end="\r\n\r\n", done=False),
+        stream=True,
+        texts={0: TEXT},
+        reasons={0: "length"},
+    ),
+    "tool calls streamed": Case(
+        sse(
+            chunk({"role": "assistant", "content": None, "tool_calls": CALL_STARTS}),
+            *(chunk({"tool_calls": [piece]}) for piece in CALL_RESTS),
+            chunk({"tool_calls": SECOND}),
+            chunk({}, "tool_calls"),
+            chunk(usage=USAGE),
+        ),
+        stream=True,
+        calls={**CALLS, (0, 1): ("call_b", "add", "{}")},
+        reasons={0: "tool_calls"},
+    ),
+    "two choices streamed": Case(
+        sse(
+            chunk({"content": "one"}),
+            chunk({"content": "eins"}, index=1),
+            chunk({"content": " two"}),
+            chunk({}, "stop", 1),
+            chunk({}, "length"),
+            chunk(usage=USAGE),
+        ),
+        stream=True,
+        texts={0: "one two", 1: "eins"},
+        reasons={0: "length", 1: "stop"},
+    ),
+    "text whole": Case(
+        json.dumps(
+            {
+                "id": "x",
+                "choices": [{"index": 0, "message": {"role": "assistant", "content": TEXT}, "finish_reason": "stop"}],
+                "usage": USAGE,
+            }
+        ).encode(),
+        stream=False,
+        texts={0: TEXT},
+        reasons={0: "stop"},
+    ),
+    "tool calls whole": Case(
+        json.dumps(
+            {"choices": [{"message": {"tool_calls": [CALL]}, "finish_reason": "tool_calls"}], "usage": USAGE}
+        ).encode(),
+        stream=False,
+        calls=CALLS,
+        reasons={0: "tool_calls"},
+    ),
+}
+
+
+def lines(*values: Any) -> bytes:
+    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode()
+
+
+LOCAL_USAGE = {"t": "usage", "input_tokens": 7, "output_tokens": 5, "cached_input_tokens": 0}
+LOCAL_TEXT = lines(
+    *({"t": "text", "choice": 0, "text": piece} for piece in PIECES),
+    {"t": "finish", "choice": 0, "reason": "stop"},
+    LOCAL_USAGE,
+)
+LOCAL = {
+    "text streamed": Case(LOCAL_TEXT, stream=True, texts={0: TEXT}, reasons={0: "stop"}),
+    "text whole": Case(LOCAL_TEXT, stream=False, texts={0: TEXT}, reasons={0: "stop"}),
+    "two choices": Case(
+        lines(
+            {"t": "text", "choice": 1, "text": "eins"},
+            {"t": "text", "choice": 0, "text": "one"},
+            {"t": "finish", "choice": 1, "reason": "length"},
+            {"t": "finish", "choice": 0, "reason": "stop"},
+            LOCAL_USAGE,
+        ),
+        stream=True,
+        texts={0: "one", 1: "eins"},
+        reasons={0: "stop", 1: "length"},
+    ),
+}
+
+CASES = {"openai": OPENAI, "openrouter": OPENAI, "local": LOCAL}
+
+OPENAI_ERRORS = [
+    (400, {"error": {"message": "bad", "param": "tools"}}, BadRequestError),
+    (400, {"error": {"message": "x", "code": "context_length_exceeded"}}, ContextLengthError),
+    (401, {"error": {"message": "no"}}, CredentialsError),
+    (402, {"error": {"message": "pay"}}, CredentialsError),
+    (404, {"error": {"message": "what"}}, UnknownModelError),
+    (429, {"error": {"message": "slow down"}}, RateLimitedError),
+    (500, {"error": {"message": "boom"}}, ServerError),
+    (502, "<html>bad gateway</html>", ServerError),
+    (503, {"error": {"message": "busy"}}, OverloadedError),
+    (529, {"error": {"message": "busy"}}, OverloadedError),
+    (599, "", ServerError),
+]
+LOCAL_ERRORS = [
+    (400, {"error": {"message": "bad", "code": "invalid_request", "param": "stop"}}, BadRequestError),
+    (400, {"error": {"message": "9 of 8 tokens", "code": "context_length_exceeded"}}, ContextLengthError),
+    (404, {"error": {"message": "what", "code": "local_unknown_model"}}, UnknownModelError),
+    (503, {"error": {"message": "full", "code": "local_queue_full"}}, OverloadedError),
+    (503, {"error": {"message": "gone", "code": "local_worker_crashed"}}, ServerError),
+    (500, "garbage", ServerError),
+]
+ERRORS = {"openai": OPENAI_ERRORS, "openrouter": OPENAI_ERRORS, "local": LOCAL_ERRORS}
