@@ -100,7 +100,9 @@ class Gateway:
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._off_until_s:
             self._off_until_s = now_s + LOCAL_STATUS_AGE_S
-            self._off = off_endpoints(self.live.snapshot.catalogue, self._local_off())
+            off = off_endpoints(self.live.snapshot.catalogue, self._local_off())
+            if off != self._off:  # the same object means the same facts, to whoever keeps what follows from them
+                self._off = off
         return self._off
 
     def _local_off(self) -> dict[str, str]:

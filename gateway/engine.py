@@ -271,15 +271,19 @@ class Answer:
         response, decoder = self._response, self._decoder
         assert response is not None  # noqa: S101 (next() opened it)
         assert decoder is not None  # noqa: S101 (next() opened it)
-        try:
-            data = await self._watch.guard(response.read())
-        except ProviderError as error:
-            return [AnswerFailed(error)]
-        events = decoder.feed(data) if data else []
-        if events:
-            self._watch.progress()
-        if data and not decoder.ended:
-            return events
+        data = response.body
+        if data is not None:
+            events = decoder.feed(data)
+        else:
+            try:
+                data = await self._watch.guard(response.read())
+            except ProviderError as error:
+                return [AnswerFailed(error)]
+            events = decoder.feed(data) if data else []
+            if events:
+                self._watch.progress()
+            if data and not decoder.ended:
+                return events
         events += decoder.finish()
         if not (events and isinstance(events[-1], AnswerFailed)):
             response.close(ended=True)
@@ -291,6 +295,8 @@ class Answer:
 
     async def _read_error(self, response: WireResponse) -> bytes:
         """What a non-2xx answer says, as far as it is worth reading."""
+        if response.body is not None:
+            return response.body[:ERROR_BODY_MAX_BYTES]
         parts: list[bytes] = []
         size_bytes = 0
         try:
@@ -350,18 +356,30 @@ def most_useful(errors: Sequence[ProviderError]) -> MixgateError:
 
 
 class _Watch:
-    """Cancels the task that waits for a provider when the provider takes too long.
+    """Cancels the task that waits for a provider when the provider takes too long. Belongs to that one task.
 
     One timer per Attempt, looked at only when it fires: progress costs an assignment. Time that the task spends
     elsewhere (a slow client) does not count.
     """
 
-    __slots__ = ("_deadline_s", "_error", "_limit_s", "_loop", "_progressed", "_since_s", "_task", "_timer", "_tripped")
+    __slots__ = (
+        "_deadline_s",
+        "_error",
+        "_limit_s",
+        "_loop",
+        "_progressed",
+        "_since_s",
+        "_task",
+        "_timer",
+        "_tripped",
+        "_waiting",
+    )
 
     def __init__(self, total_timeout_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._deadline_s = self._loop.time() + total_timeout_s
         self._task: asyncio.Task[object] | None = None
+        self._waiting = False
         self._timer: asyncio.TimerHandle | None = None
         self._error: type[ProviderError] = StalledError
         self._limit_s = 0.0
@@ -399,7 +417,9 @@ class _Watch:
         if self._progressed:
             self._progressed = False
             self._since_s = self._loop.time()
-        self._task = asyncio.current_task()
+        if self._task is None:
+            self._task = asyncio.current_task()
+        self._waiting = True
         try:
             return await waiting
         except asyncio.CancelledError:
@@ -408,11 +428,11 @@ class _Watch:
             self._tripped = False
             raise self._error(f"nothing came from the provider within {self._limit_s:g} s") from None
         finally:
-            self._task = None
+            self._waiting = False
 
     def _look(self) -> None:
         now_s = self._loop.time()
-        if self._task is None:
+        if not self._waiting or self._task is None:
             self._timer = self._loop.call_later(self._limit_s, self._look)
             return
         due_s = min(self._since_s + self._limit_s, self._deadline_s)

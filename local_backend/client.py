@@ -38,6 +38,9 @@ def fingerprint(body: bytes) -> bytes:
 class LocalResponse:
     """An answer on its way: providers' WireResponse by shape."""
 
+    body: bytes | None = None
+    """Its lines are read, even where they come all at once."""
+
     def __init__(
         self, status: int, headers: Mapping[str, str], body: bytes = b"", on_close: Callable[[], None] | None = None
     ) -> None:

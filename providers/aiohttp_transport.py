@@ -57,7 +57,10 @@ class AiohttpTransport:
         if response.headers.get("content-encoding", "identity") != "identity":
             response.close()
             raise GarbledError("the provider compressed its answer though asked not to")
-        return AiohttpResponse(response, STREAM_MAX_BYTES if request.stream else BODY_MAX_BYTES)
+        answer = AiohttpResponse(response, STREAM_MAX_BYTES if request.stream else BODY_MAX_BYTES)
+        if not request.stream:
+            await answer.read_whole()
+        return answer
 
     async def aclose(self) -> None:
         """Drop every connection."""
@@ -72,6 +75,7 @@ class AiohttpResponse:
         self._response = response
         self._left_bytes = max_bytes
         self.status = response.status
+        self.body: bytes | None = None
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
 
     async def read(self) -> bytes:
@@ -85,6 +89,17 @@ class AiohttpResponse:
             self.close()
             raise GarbledError("the provider's answer is over the size limit")
         return data
+
+    async def read_whole(self) -> None:
+        """Read all of it into `body`."""
+        parts: list[bytes] = []
+        try:
+            while data := await self.read():
+                parts.append(data)
+        except BaseException:
+            self.close()
+            raise
+        self.body = b"".join(parts)
 
     def close(self, *, ended: bool = False) -> None:
         """Give the connection back, or drop it."""

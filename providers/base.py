@@ -106,6 +106,11 @@ class WireResponse(Protocol):
         """Names in lower case; of repeated headers the last."""
         ...
 
+    @property
+    def body(self) -> bytes | None:
+        """The whole body, where the request was not for a stream; then nothing is left to read."""
+        ...
+
     async def read(self) -> bytes:
         """The next bytes of the body, `b""` once it is complete.
 

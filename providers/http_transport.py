@@ -173,12 +173,15 @@ class _Pool:
 class HttpResponse:
     """One answer. Its body must be read to the end or closed."""
 
-    __slots__ = ("_connection", "headers", "status")
+    __slots__ = ("_connection", "body", "headers", "status")
 
-    def __init__(self, connection: "_Connection", status: int, headers: dict[str, str]) -> None:
-        self._connection: _Connection | None = connection
+    def __init__(
+        self, connection: "_Connection | None", status: int, headers: dict[str, str], body: bytes | None
+    ) -> None:
+        self._connection = connection
         self.status = status
         self.headers = headers
+        self.body = body
 
     async def read(self) -> bytes:
         """The next bytes of the body, `b""` once it is complete."""
@@ -272,7 +275,17 @@ class _Connection(asyncio.Protocol):
             raise
         finally:
             self._awaited = None
-        return HttpResponse(self, self._status, self._headers)
+        if stream:
+            return HttpResponse(self, self._status, self._headers, None)
+        return HttpResponse(None, self._status, self._headers, self._take_whole())
+
+    def _take_whole(self) -> bytes:
+        """The complete body; the connection is free again."""
+        parts = self._parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self._release()
+        return body
 
     async def next_bytes(self) -> bytes:
         """What has come since the last call; waits when nothing has."""

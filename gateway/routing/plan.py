@@ -48,6 +48,28 @@ def _has_image(message: Message) -> bool:
     return any(part.type == "image_url" for part in content)
 
 
+class Planner:
+    """`plan`, kept for as long as nothing it depends on changes."""
+
+    __slots__ = ("_catalogue", "_off", "_plans")
+
+    def __init__(self) -> None:
+        self._catalogue: Catalogue | None = None
+        self._off: Mapping[str, str] = {}
+        self._plans: dict[tuple[str, tuple[str, ...]], Plan] = {}
+
+    def plan(self, route: Route, needed: tuple[str, ...], catalogue: Catalogue, off: Mapping[str, str]) -> Plan:
+        """As the function of that name. Bounded by the Routes and Endpoints there are, times what can be needed."""
+        if catalogue is not self._catalogue or off is not self._off:
+            self._catalogue, self._off = catalogue, off
+            self._plans.clear()
+        key = (route.name, needed)
+        known = self._plans.get(key)
+        if known is None:
+            known = self._plans[key] = plan(route, needed, catalogue, off)
+        return known
+
+
 def plan(route: Route, needed: tuple[str, ...], catalogue: Catalogue, off: Mapping[str, str]) -> Plan:
     """The Endpoints that may serve a request, best first.
 

@@ -21,7 +21,7 @@ from gateway.errors import (
     NoEndpointError,
     NotFoundError,
 )
-from gateway.routing.plan import Plan, needs, plan
+from gateway.routing.plan import Plan, Planner, needs
 from gateway.routing.resolve import resolve
 from gateway.server.auth import Authenticator
 from gateway.server.chat import ChatReply
@@ -78,6 +78,7 @@ class Application:
         self._lifecycle = lifecycle
         self._limits = limits or Limits()
         self._ids = GenerationIds()
+        self._planner = Planner()
         self._decoding = ThreadPoolExecutor(DECODING_THREADS_MAX, "decode")
         self._routes: dict[str, tuple[str, _Route]] = {
             "/livez": ("GET", self._livez),
@@ -198,7 +199,7 @@ class Application:
             MixgateError: No such model, nothing on to serve it, or nothing that can do what is asked.
         """
         route = resolve(request.model, catalogue)
-        planned = plan(route, needs(request), catalogue, self._live.off())
+        planned = self._planner.plan(route, needs(request), catalogue, self._live.off())
         if planned.candidates:
             return planned
         reasons = "; ".join(

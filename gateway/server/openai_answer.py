@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType, field
 
 from providers.errors import MixgateError
 from providers.messages import (
+    AnswerFailed,
     AnswerStarted,
     ChoiceFinished,
     Event,
@@ -39,103 +40,133 @@ class AnswerHead(Struct, frozen=True):
     provider: str
 
 
-class _Choice(Struct):
-    """One choice while it is being put together."""
+class _Function(Struct):
+    name: str = ""
+    arguments: str = ""
 
-    text: list[str] = []
-    reasoning: list[str] = []
-    details: list[Any] = []
-    refusal: list[str] = []
-    logprobs: list[Any] | None = None
-    calls: dict[int, dict[str, Any]] = {}
-    extras: dict[str, Any] = {}
+
+class _Call(Struct):
+    id: str = ""
+    type: str = "function"
+    function: _Function = field(default_factory=_Function)
+
+
+class _Message(Struct):
+    """A message as OpenAI's schema has it: `content` and `refusal` are required and may be null."""
+
+    role: str = "assistant"
+    content: str | None = None
+    refusal: str | None = None
+    reasoning: str | UnsetType = UNSET
+    reasoning_details: list[Any] | UnsetType = UNSET
+    tool_calls: list[_Call] | UnsetType = UNSET
+
+
+class _Logprobs(Struct):
+    content: list[Any] | None = None
+    refusal: list[Any] | None = None
+
+
+class _Choice(Struct):
+    index: int
+    message: _Message | dict[str, Any]
+    logprobs: _Logprobs | None = None
     finish_reason: str | None = None
-    native_reason: str | None = None
+    native_finish_reason: str | None = None
+
+
+class _Completion(Struct):
+    id: str
+    created: int
+    model: str
+    provider: str
+    choices: list[_Choice]
+    object: str = "chat.completion"
+    system_fingerprint: str | None = None
+    usage: dict[str, Any] | UnsetType = UNSET
+    mixgate: dict[str, Any] | UnsetType = UNSET
 
 
 def whole_answer(head: AnswerHead, events: Sequence[Event], skipped_chunks: int) -> bytes:
     """One `chat.completion`: a fold over all events of an answer."""
-    choices: dict[int, _Choice] = {}
-    started = AnswerStarted()
-    usage: Usage | None = None
+    answer = _Completion(head.id, head.created_unix_s, head.model, head.provider, [])
+    folds: dict[int, _Fold] = {}
     for event in events:
         if isinstance(event, AnswerStarted):
-            started = event
+            answer.system_fingerprint = event.system_fingerprint
         elif isinstance(event, UsageReported):
-            usage = event.usage
-        else:
-            _fold(event, choices)
-    body: dict[str, Any] = {
-        "id": head.id,
-        "object": "chat.completion",
-        "created": head.created_unix_s,
-        "model": head.model,
-        "provider": head.provider,
-        "system_fingerprint": started.system_fingerprint,
-        "choices": [_choice_body(index, choices[index]) for index in sorted(choices)],
-    }
-    if usage is not None:
-        body["usage"] = usage_body(usage)
+            answer.usage = usage_body(event.usage)
+        elif not isinstance(event, AnswerFailed):
+            fold = folds.get(event.choice)
+            if fold is None:
+                fold = folds[event.choice] = _Fold(event.choice)
+            fold.add(event)
+    answer.choices = [folds[index].choice() for index in sorted(folds)]
     if skipped_chunks:
-        body["mixgate"] = {"skipped_chunks": skipped_chunks}
-    return _encode(body)
+        answer.mixgate = {"skipped_chunks": skipped_chunks}
+    return _encode(answer)
 
 
-def _fold(event: Any, choices: dict[int, _Choice]) -> None:
-    choice = choices.get(event.choice)
-    if choice is None:
-        choice = choices[event.choice] = _Choice()
-    match event:
-        case TextDelta():
-            choice.text.append(event.text)
+_ChoiceEvent = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | ExtrasDelta | ChoiceFinished
+
+
+class _Fold:
+    """One choice while it is being put together."""
+
+    __slots__ = ("_calls", "_choice", "_extras", "_message", "_reasoning", "_refusal", "_text")
+
+    def __init__(self, index: int) -> None:
+        self._message = _Message()
+        self._choice = _Choice(index, self._message)
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._calls: dict[int, _Call] = {}
+        self._extras: dict[str, Any] = {}
+
+    def add(self, event: _ChoiceEvent) -> None:
+        """One more step of this choice."""
+        if isinstance(event, TextDelta):
+            self._text.append(event.text)
             if event.logprobs:
-                choice.logprobs = [*(choice.logprobs or ()), *event.logprobs]
-        case ReasoningDelta():
-            choice.reasoning.append(event.text)
-            choice.details.extend(event.details or ())
-        case RefusalDelta():
-            choice.refusal.append(event.text)
-        case ToolCallDelta():
-            call = choice.calls.setdefault(event.index, {"id": "", "name": "", "arguments": []})
-            call["id"] = event.id or call["id"]
-            call["name"] += event.name or ""
-            call["arguments"].append(event.arguments)
-        case ExtrasDelta():
-            choice.extras.update(event.members)
-        case ChoiceFinished():
-            choice.finish_reason = event.reason
-            choice.native_reason = event.native_reason
-        case _:
-            pass
+                known = self._choice.logprobs
+                before = known.content if known is not None and known.content is not None else []
+                self._choice.logprobs = _Logprobs([*before, *event.logprobs])
+        elif isinstance(event, ChoiceFinished):
+            self._choice.finish_reason = event.reason
+            self._choice.native_finish_reason = event.native_reason
+        elif isinstance(event, ReasoningDelta):
+            self._reasoning.append(event.text)
+            if event.details:
+                details = self._message.reasoning_details
+                self._message.reasoning_details = [*(details or ()), *event.details]
+        elif isinstance(event, ToolCallDelta):
+            self._add_call(event)
+        elif isinstance(event, RefusalDelta):
+            self._refusal.append(event.text)
+        else:
+            self._extras.update(event.members)
 
+    def _add_call(self, event: ToolCallDelta) -> None:
+        call = self._calls.setdefault(event.index, _Call())
+        call.id = event.id or call.id
+        call.function.name += event.name or ""
+        call.function.arguments += event.arguments
 
-def _choice_body(index: int, choice: _Choice) -> dict[str, Any]:
-    text = "".join(choice.text)
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": text if text or not (choice.calls or choice.refusal) else None,
-        "refusal": "".join(choice.refusal) or None,
-    }
-    if choice.reasoning or choice.details:
-        message["reasoning"] = "".join(choice.reasoning)
-    if choice.details:
-        message["reasoning_details"] = choice.details
-    if choice.calls:
-        message["tool_calls"] = [_call_body(choice.calls[place]) for place in sorted(choice.calls)]
-    if choice.extras:
-        message.update(choice.extras)
-    return {
-        "index": index,
-        "message": message,
-        "logprobs": None if choice.logprobs is None else {"content": choice.logprobs, "refusal": None},
-        "finish_reason": choice.finish_reason,
-        "native_finish_reason": choice.native_reason,
-    }
-
-
-def _call_body(call: dict[str, Any]) -> dict[str, Any]:
-    function = {"name": call["name"], "arguments": "".join(call["arguments"])}
-    return {"id": call["id"], "type": "function", "function": function}
+    def choice(self) -> _Choice:
+        """The choice as it is answered."""
+        message = self._message
+        text = "".join(self._text)
+        message.content = text if text or not (self._calls or self._refusal) else None
+        if self._refusal:
+            message.refusal = "".join(self._refusal)
+        if self._reasoning:
+            message.reasoning = "".join(self._reasoning)
+        if self._calls:
+            message.tool_calls = [self._calls[place] for place in sorted(self._calls)]
+        if self._extras:
+            self._choice.message = {**self._extras, **msgspec.to_builtins(message)}
+        return self._choice
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:

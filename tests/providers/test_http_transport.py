@@ -65,6 +65,9 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\
 
 async def fetch(transport: HttpTransport, url: str, *, stream: bool = False, body: bytes = b"{}") -> tuple[int, bytes]:
     response = await transport.send(WireRequest(url=url, body=body, stream=stream), connect_timeout_s=2)
+    if not stream:
+        assert response.body is not None
+        return response.status, response.body
     parts = []
     while data := await response.read():
         parts.append(data)
