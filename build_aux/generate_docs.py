@@ -1,21 +1,24 @@
 """Write the pages of docs/reference that follow from the code: `python build_aux/generate_docs.py`.
 
-With `--check` nothing is written; it exits 1 and names the pages that are out of date.
+With `--check` nothing is written; it exits 1 and names the pages that are out of date. With `--numbers` the README's
+table of measured numbers is written from the last `make bench` instead.
 """  # noqa: INP001  # scripts, not a package
 
 import argparse
-import inspect
 import os
 import re
+import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
+from docs_errors import error_page
 from docs_limits import limit_sections
-from docs_words import ADVICE, KEY_NOTES, ROOT_ADVICE, VARIABLES
+from docs_markdown import MARK, table
+from docs_words import KEY_NOTES, VARIABLES
 from msgspec.structs import fields
 
 from gateway.cli import COMMANDS, main
@@ -24,21 +27,14 @@ from gateway.config.json_schema import json_schema
 from gateway.config.load import load
 from gateway.config.locations import PACKAGED_CONFIG
 from gateway.config.overrides import PREFIX, SETTING_KEYS
-from gateway.server.errors import RETRY_STATUSES
-from local_backend.errors import LocalError
-from local_backend.file_errors import LocalBackendError
-from providers import local
 from providers.base import Capabilities
-from providers.errors import BadRequestError, MixgateError, ProviderError, ServerError
 from providers.quirks import Quirks
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 HELP_WIDTH = 100
 PICO_PER_USD_MTOK = 10**6
-MARK = "<!-- Written by build_aux/generate_docs.py from the code. Change that, then run it again. -->"
-ERROR_MODULES = ("providers.errors", "gateway.errors", "gateway.server.refusals")
-PAGES: dict[str, Callable[[], Iterator[str]]] = {}
+PAGES: dict[str, Callable[[], Iterator[str]]] = {"errors.md": error_page}
 
 
 def page(name: str) -> Callable[[Callable[[], Iterator[str]]], Callable[[], Iterator[str]]]:
@@ -49,21 +45,6 @@ def page(name: str) -> Callable[[Callable[[], Iterator[str]]], Callable[[], Iter
         return lines
 
     return register
-
-
-def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
-    """A Markdown table."""
-    names = [*columns]
-    yield "| " + " | ".join(names) + " |"
-    yield "|" + "---|" * len(names)
-    for row in rows:
-        yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
-    yield ""
-
-
-def meaning(kind: type) -> str:
-    """What a class says of itself, without the list of its arguments."""
-    return inspect.getdoc(kind).partition("\n\n")[0].replace("\n", " ")
 
 
 # ---- providers.yaml
@@ -235,101 +216,6 @@ def _help(title: str, command: click.Command, context: click.Context) -> Iterato
     yield "```\n"
 
 
-# ---- errors
-
-
-@page("errors.md")
-def errors() -> Iterator[str]:
-    """Every error class: what a client sees, and what to do."""
-    for module in ERROR_MODULES:
-        import_module(module)
-    every = sorted(_below(MixgateError), key=lambda kind: (kind.status, kind.code))
-    yield "# Errors, by code\n"
-    yield MARK + "\n"
-    yield "An error that reaches a client has the shape of [the HTTP reference](http.md#errors). `code` is"
-    yield "stable: match on it, not on the message. `source` says whose fault it is. **Next tried**: before the"
-    yield "first content, the gateway asks the next Endpoint by itself; you see the error only when nobody"
-    yield "could answer. **Again**: whether the same request may do better later (`x-should-retry`).\n"
-    yield "## The gateway's own refusals\n"
-    gateway = [kind for kind in every if kind.source == "gateway" and kind.code not in ("refused", "config_invalid")]
-    yield from table(
-        ("code", "status", "again", "meaning", "what to do"),
-        [
-            (f"`{kind.code}`", str(kind.status), _again(kind), meaning(kind), _advice(kind.code, gateway=True))
-            for kind in _by_code(gateway)
-        ],
-    )
-    yield "## A provider failed, or the way to it\n"
-    yield "When several Endpoints failed, the client gets the one error that tells it most about what to do; `attempts`"
-    yield "lists them all.\n"
-    providers = [kind for kind in every if kind.source == "provider"]
-    yield from table(
-        ("code", "status", "next tried", "again", "meaning", "what to do"),
-        [
-            (
-                f"`{kind.code}`",
-                str(kind.status),
-                "yes" if kind.retryable else "no",
-                _again(kind),
-                meaning(kind),
-                _advice(kind.code, gateway=False),
-            )
-            for kind in _by_code(providers)
-        ],
-    )
-    yield from _local_errors()
-
-
-def _by_code(kinds: Iterable[type[Any]]) -> list[type[Any]]:
-    """One class per code: where a base class shares its code with a leaf, the leaf says more."""
-    return [*{kind.code: kind for kind in sorted(kinds, key=lambda kind: len(kind.__mro__))}.values()]
-
-
-def _below(kind: type[Any]) -> set[type[Any]]:
-    found = {kind}
-    for child in kind.__subclasses__():
-        found |= _below(child)
-    return {each for each in found if each.__module__ in ERROR_MODULES}
-
-
-def _again(kind: type[Any]) -> str:
-    return "yes" if kind.status in RETRY_STATUSES else "no"
-
-
-def _advice(code: str, *, gateway: bool) -> str:
-    found = (ROOT_ADVICE.get(code) if gateway else None) or ADVICE.get(code)
-    if found is None:
-        raise SystemExit(f"build_aux/docs_words.py says nothing about what to do on {code}")
-    return found
-
-
-def _local_errors() -> Iterator[str]:
-    yield "## The local backend\n"
-    yield "The worker's own codes stand under `provider_code`; the client's `code` is the one beside it.\n"
-    kinds = [kind for kind in LocalError.__subclasses__() if kind.__module__ == LocalError.__module__]
-    rows = []
-    for kind in kinds:
-        seen: type[ProviderError] = local._BY_CODE.get(  # noqa: SLF001  # the table is the mapping; nothing else tells it
-            kind.code, BadRequestError if kind.status < 500 else ServerError
-        )
-        rows.append((f"`{kind.code}`", f"`{seen.code}`", meaning(kind), _advice(kind.code, gateway=False)))
-    yield from table(("provider_code", "code", "meaning", "what to do"), rows)
-    yield "## Files and downloads\n"
-    yield "Shown by `mixgate pull` and `mixgate doctor`, or as the reason why a local model is off; never as an"
-    yield "answer's `code`. Each message says what to do.\n"
-    files = [kind for kind in _all_below(LocalBackendError) if kind.code != LocalBackendError.code]
-    yield from table(("code", "meaning"), [(f"`{kind.code}`", meaning(kind)) for kind in files])
-    yield "## The configuration\n"
-    yield f"`config_invalid`: {meaning(import_module('gateway.errors').ConfigError)} It never reaches a client:"
-    yield "`mixgate serve` and `mixgate check` exit 2, and a running gateway keeps its old configuration and"
-    yield "logs what is wrong.\n"
-
-
-def _all_below(kind: type[Any]) -> list[type[Any]]:
-    found = [child for child in kind.__subclasses__() if child.__module__ == LocalBackendError.__module__]
-    return [*found, *(grandchild for child in found for grandchild in _all_below(child))]
-
-
 # ---- limits
 
 
@@ -358,11 +244,32 @@ def rendered(name: str) -> str:
     return "\n".join(PAGES[name]()).rstrip("\n") + "\n"
 
 
+def write_numbers() -> int:
+    """Put the tables of the last benchmark between the README's marks; the exit code."""
+    path = ROOT / "README.md"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--markdown"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        click.echo(done.stderr.strip())
+        return 1
+    text = path.read_text(encoding="utf-8")
+    before, rest = text.split("<!-- numbers:", 1)
+    mark, rest = rest.split("-->\n", 1)
+    after = rest.split("<!-- /numbers -->", 1)[1]
+    numbers = f"{before}<!-- numbers:{mark}-->\n{done.stdout.strip()}\n<!-- /numbers -->{after}"
+    path.write_text(numbers, encoding="utf-8")
+    return 0
+
+
 def run(words: list[str] | None = None) -> int:
     """Write or check every page; the exit code."""
     parser = argparse.ArgumentParser(description="Write the generated pages of docs/reference.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
+    parser.add_argument("--numbers", action="store_true", help="write the README's numbers from the last benchmark")
     options = parser.parse_args(words)
+    if options.numbers:
+        return write_numbers()
     for name in [variable for variable in os.environ if variable.startswith("MIXGATE_")]:
         del os.environ[name]  # what this machine has set is nobody else's
     stale = []
@@ -375,9 +282,9 @@ def run(words: list[str] | None = None) -> int:
                 path.write_text(text, encoding="utf-8")
     verb = "out of date" if options.check else "written"
     for name in stale:
-        print(f"docs/reference/{name}: {verb}")  # noqa: T201  # a command-line tool
+        click.echo(f"docs/reference/{name}: {verb}")
     if stale and options.check:
-        print("run: python build_aux/generate_docs.py")  # noqa: T201  # a command-line tool
+        click.echo("run: python build_aux/generate_docs.py")
     return 1 if stale and options.check else 0
 
 
