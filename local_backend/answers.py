@@ -39,6 +39,7 @@ class Exchange:
         self._whole = whole
         self._written = False
         self._joined: dict[int, TextLine] = {}
+        """What each choice said since the last take, on one line."""
         self._finished = 0
         self._output_tokens = 0
         self._cached_tokens = 0
@@ -61,23 +62,22 @@ class Exchange:
         """The lines to send now, if any."""
         if self._whole and not self.over:
             return b""
+        for line in self._joined.values():
+            self._add(line)
+        self._joined.clear()
         lines = bytes(self.lines)
         self.lines.clear()
         self._written = self._written or bool(lines)
         return lines
 
     def _add_text(self, out: TextOut) -> None:
-        line = TextLine(out.text, out.choice, out.entries if self.logprobs else None)
-        if not self._whole:
-            self._add(line)
-            return
         joined = self._joined.get(out.choice)
         if joined is None:
-            self._joined[out.choice] = line
-        else:
-            joined.text += line.text
-            if joined.logprobs is not None:
-                joined.logprobs += line.logprobs or []
+            self._joined[out.choice] = TextLine(out.text, out.choice, out.entries if self.logprobs else None)
+            return
+        joined.text += out.text
+        if joined.logprobs is not None:
+            joined.logprobs += out.entries
 
     def _add_finish(self, finished: Finished) -> None:
         joined = self._joined.pop(finished.choice, None)

@@ -4,7 +4,9 @@ Importing this loads nothing heavy and nothing native; every model runs in a wor
 """
 
 import asyncio
+import glob
 import importlib.util
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -28,8 +30,11 @@ QUEUE_MAX: Final = 16
 BIG_MIN_BYTES: Final = 64 * 2**20
 """Of models from this size on, one runs at a time."""
 SLOTS_MAX: Final = 16
+FILE_WATCH_S: Final = 5.0
+"""How often a file that is missing is looked for."""
 
 _SCHEME: Final = "local:"
+_FIRST_SHARD: Final = re.compile(r"(.+)-00001-of-(\d{5})\.gguf")
 
 
 class LocalModelSpec(Struct, frozen=True, kw_only=True):
@@ -100,6 +105,7 @@ class LocalBackend:
         self._off: dict[str, str] = {}
         self._supervisors: dict[str, Supervisor] = {}
         self._making_room = asyncio.Lock()
+        self._watcher: asyncio.Task[None] | None = None
 
     def _path(self, spec: LocalModelSpec) -> Path:
         return DEMO_FILE if spec.file == BUNDLED else (self._home / "models" / spec.file).absolute()
@@ -107,31 +113,44 @@ class LocalBackend:
     async def start(self) -> None:
         """Look at the files and start what is to be loaded at boot. Returns at once; loading goes on behind it."""
         missing = missing_package()
-        (self._home / "run").mkdir(parents=True, exist_ok=True)
-        big_started = False
-        for name, spec in self._specs.items():
-            off = missing or self._look_at_file(name)
-            if off is not None:
-                self._off[name] = off
+        if missing is not None:
+            self._off = dict.fromkeys(self._specs, missing)
+            return
+        await asyncio.to_thread((self._home / "run").mkdir, parents=True, exist_ok=True)
+        await self._take_up(tuple(self._specs))
+        if self._off:
+            self._watcher = asyncio.get_running_loop().create_task(self._watch_for_files())
+
+    async def _take_up(self, names: Sequence[str]) -> None:
+        """Supervise the models whose files are there, and load those that are to be loaded at boot."""
+        sizes = await asyncio.to_thread(lambda: {name: file_size(self._paths[name]) for name in names})
+        for name, size_bytes in sizes.items():
+            if size_bytes is None:
+                self._off[name] = (
+                    f"not pulled: {self._paths[name]} is not there; get it with `mixgate pull`, or correct `file`"
+                )
                 continue
-            self._supervisors[name] = supervisor = Supervisor(self._worker_spec(spec))
-            big = self._sizes[name] >= BIG_MIN_BYTES
-            if spec.load != "boot":
+            self._off.pop(name, None)
+            self._sizes[name] = size_bytes
+            self._supervisors[name] = supervisor = Supervisor(self._worker_spec(self._specs[name]))
+            if self._specs[name].load != "boot":
                 continue
-            if big and big_started:
+            if self._is_big(name) and any(self._is_big(other) and self._runs(other) for other in self._supervisors):
                 supervisor.reason = "one big model runs at a time; it is loaded when asked for while the other is idle"
                 continue
-            big_started = big_started or big
             supervisor.start()
 
-    def _look_at_file(self, name: str) -> str | None:
-        """Why a file cannot be used, or None; its size is noted."""
-        path = self._paths[name]
-        try:
-            self._sizes[name] = path.stat().st_size
-        except OSError:
-            return f"not pulled: {path} is not there; get it with `mixgate pull`, or correct `file`"
-        return None
+    async def _watch_for_files(self) -> None:
+        """A file that is pulled while the gateway runs is taken up."""
+        while self._off:
+            await asyncio.sleep(FILE_WATCH_S)
+            await self._take_up(tuple(self._off))
+
+    def _is_big(self, name: str) -> bool:
+        return self._sizes[name] >= BIG_MIN_BYTES
+
+    def _runs(self, name: str) -> bool:
+        return self._supervisors[name].state in ("ready", "starting")
 
     def _worker_spec(self, spec: LocalModelSpec) -> WorkerSpec:
         return WorkerSpec(
@@ -147,6 +166,8 @@ class LocalBackend:
 
     async def aclose(self) -> None:
         """End every worker. What is under way ends with an error."""
+        if self._watcher is not None:
+            self._watcher.cancel()
         await asyncio.gather(*(supervisor.stop("the gateway is stopping") for supervisor in self._supervisors.values()))
 
     def models(self) -> tuple[LocalModelStatus, ...]:
@@ -202,11 +223,11 @@ class LocalBackend:
     async def _make_room(self, name: str) -> None:
         """One big model at a time: an idle one gives way, a busy one does not."""
         supervisor = self._supervisors[name]
-        if supervisor.state == "ready" or self._sizes[name] < BIG_MIN_BYTES:
+        if supervisor.state == "ready" or not self._is_big(name):
             return
         async with self._making_room:
             for other, running in self._supervisors.items():
-                if other == name or self._sizes[other] < BIG_MIN_BYTES or running.state not in ("ready", "starting"):
+                if other == name or not self._is_big(other) or not self._runs(other):
                     continue
                 if running.busy or running.state == "starting":
                     raise NotReadyError(
@@ -238,6 +259,16 @@ class LocalBackend:
         """The process id of a model's worker, while there is one."""
         supervisor = self._supervisors.get(name)
         return None if supervisor is None else supervisor.pid
+
+
+def file_size(path: Path) -> int | None:
+    """A model file's size in bytes, of a split one all parts together; None when it is not there."""
+    shard = _FIRST_SHARD.fullmatch(path.name)
+    paths = [path] if shard is None else path.parent.glob(f"{glob.escape(shard[1])}-?????-of-{shard[2]}.gguf")
+    try:
+        return path.stat().st_size and sum(each.stat().st_size for each in paths)
+    except OSError:
+        return None
 
 
 def missing_package() -> str | None:

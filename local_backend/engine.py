@@ -77,6 +77,7 @@ class Engine:
         self._cancelled: set[int] = set()
         self._changed = threading.Condition()
         self._stopping = False
+        self._pressing = False
         self._pace = Pace(batch_max_tokens=BATCH_MAX_TOKENS)
         self._steps = self._admitted = self._generated = self._prompted = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -186,10 +187,10 @@ class Engine:
         while self._prepare():
             self._step(happenings)
             now_s = time.monotonic()
-            # A choice that ended is told at once, and nothing is left untold when the loop goes to sleep.
-            if happenings and (now_s - reported_s >= REPORT_INTERVAL_S or not isinstance(happenings[-1], TextOut)):
+            # A choice's first word and its end are told at once, so nothing is untold when the loop goes to sleep.
+            if happenings and (self._pressing or now_s - reported_s >= REPORT_INTERVAL_S):
                 self._sink(happenings)
-                happenings, reported_s = [], now_s
+                happenings, reported_s, self._pressing = [], now_s, False
 
     def _prepare(self) -> bool:
         """Between two steps: drop what was cancelled, seat what waits. False when the engine is to stop."""
@@ -325,6 +326,7 @@ class Engine:
             return
         sequence.last = token
         sequence.output_tokens += 1
+        self._pressing = self._pressing or sequence.output_tokens == 1
         self._generated += 1
         entry = logprob_entry(self._vocabulary, self._context, row, token, job.top_logprobs) if job.logprobs else None
         released = sequence.assembler.push(self._vocabulary.piece(token), entry)
@@ -341,6 +343,7 @@ class Engine:
         if rest.text or rest.entries:
             happenings.append(TextOut(job.id, sequence.choice, rest.text, rest.entries))
         happenings.append(Finished(job.id, sequence.choice, reason, sequence.output_tokens))
+        self._pressing = True
         self._pace.learn_length(sequence.output_tokens)
         with self._changed:
             self._release(sequence)
@@ -350,6 +353,7 @@ class Engine:
         for sequence in [each for each in self._running if each.job.id in jobs]:
             self._drop(sequence)
         self._waiting = deque(each for each in self._waiting if each.job.id not in jobs)
+        self._pressing = True
         happenings.extend(Failed(job, error) for job in sorted(jobs))
 
     def _drop(self, sequence: Sequence) -> None:

@@ -1,5 +1,6 @@
 """What happens before a model answers: files judged, memory counted, one big model at a time."""
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -11,7 +12,7 @@ import time
 import pytest
 
 from local_backend import backend as backend_module
-from local_backend.backend import LocalBackend, LocalModelSpec
+from local_backend.backend import LocalBackend, LocalModelSpec, file_size
 from local_backend.demo_model import DEMO_FILE
 from local_backend.errors import NotReadyError
 from local_backend.frames import WorkerSpec
@@ -112,3 +113,25 @@ def test_a_worker_without_a_gateway_ends_by_itself():
     command = [sys.executable, "-m", "local_backend.worker", str(theirs.fileno()), not_its_parent]
     with ours, theirs:
         assert subprocess.run(command, pass_fds=(theirs.fileno(),), timeout=20, check=False).returncode == 0
+
+
+async def test_a_file_pulled_while_the_gateway_runs_is_taken_up(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(backend_module, "FILE_WATCH_S", 0.01)
+    backend = LocalBackend([LocalModelSpec(name="late", file="late.gguf", load="boot")], tmp_path)
+    await backend.start()
+    assert backend.models()[0].state == "off"
+    (models / "one.gguf").rename(models / "late.gguf")
+    for _ in range(500):
+        if backend.models()[0].state != "off":
+            break
+        await asyncio.sleep(0.01)
+    assert (await Asker(backend, "late").ask("Hello", temperature=0)).status == 200
+    await backend.aclose()
+
+
+def test_the_size_of_a_split_model_is_that_of_all_its_parts(tmp_path):
+    for part in (1, 2, 3):
+        (tmp_path / f"m[x]-0000{part}-of-00003.gguf").write_bytes(b"x" * part)
+    assert file_size(tmp_path / "m[x]-00001-of-00003.gguf") == 6
+    assert file_size(tmp_path / "m[x]-00003-of-00003.gguf") == 3
+    assert file_size(tmp_path / "nothing.gguf") is None
