@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -97,7 +98,7 @@ class Gateway:
         return self._proxied[proxy]
 
     def _off_now(self) -> Mapping[str, str]:
-        now_s = asyncio.get_running_loop().time()
+        now_s = time.monotonic()
         if now_s >= self._off_until_s:
             self._off_until_s = now_s + LOCAL_STATUS_AGE_S
             off = off_endpoints(self.live.snapshot.catalogue, self._local_off())

@@ -142,6 +142,7 @@ class Answer:
         *,
         limits: Limits,
         unix_time_s: Callable[[], float],
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.request = request
         self.plan = plan
@@ -151,7 +152,7 @@ class Answer:
         self._upstreams = upstreams
         self._limits = limits
         self._unix_time_s = unix_time_s
-        self._watch = _Watch(limits.total_timeout_s)
+        self._watch = _Watch(limits.total_timeout_s, loop or asyncio.get_running_loop())
         self._position = 0
         self._response: WireResponse | None = None
         self._decoder: Decoder | None = None
@@ -245,10 +246,9 @@ class Answer:
         attempt.upstream_status = response.status
         if 200 <= response.status < 300:
             self._response = response
-            json_body = response.headers.get("content-type", "").startswith("application/json")
-            self._decoder = upstream.dialect.decoder(
-                endpoint, stream=self.stream and not json_body, headers=response.headers
-            )
+            # A server that answers a stream's request with one JSON body is understood all the same.
+            as_stream = self.stream and not response.headers.get("content-type", "").startswith("application/json")
+            self._decoder = upstream.dialect.decoder(endpoint, stream=as_stream, headers=response.headers)
             return
         self._response = response
         body = await self._read_error(response)
@@ -375,8 +375,8 @@ class _Watch:
         "_waiting",
     )
 
-    def __init__(self, total_timeout_s: float) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, total_timeout_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._deadline_s = self._loop.time() + total_timeout_s
         self._task: asyncio.Task[object] | None = None
         self._waiting = False
@@ -418,7 +418,7 @@ class _Watch:
             self._progressed = False
             self._since_s = self._loop.time()
         if self._task is None:
-            self._task = asyncio.current_task()
+            self._task = asyncio.current_task(self._loop)
         self._waiting = True
         try:
             return await waiting

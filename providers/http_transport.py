@@ -13,7 +13,7 @@ purpose: follow redirects, read proxies from the environment, decompress, cookie
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -39,6 +39,10 @@ LINGER_S: Final = 1.0
 """How long the end of an answer's framing may lag behind its content before the connection is dropped."""
 
 
+_TELLING_LENGTHS: Final = frozenset(map(len, ("content-length", "transfer-encoding", "content-encoding")))
+"""Only headers of these lengths can say how the body is framed or coded."""
+
+
 class Origin(Struct, frozen=True):
     """Where a URL's connection goes."""
 
@@ -62,6 +66,7 @@ class HttpTransport:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._targets: dict[tuple[str, str], _Target] = {}
         self._pools: dict[Origin, _Pool] = {}
 
@@ -77,13 +82,15 @@ class HttpTransport:
             target.headers = request.headers
         data = b"%bcontent-length: %d\r\n\r\n%b" % (target.head, len(request.body), request.body)
         pool = self._pools.get(target.origin) or self._pools.setdefault(target.origin, _Pool())
-        connection = pool.take(asyncio.get_running_loop().time())
+        # Kept, because asking which loop runs is a system call on some Pythons.
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        connection = pool.take(loop.time())
         if connection is not None:
             try:
                 return await connection.exchange(data, stream=request.stream)
             except _StaleError:
                 pass
-        connection = await self._connect(target.origin, pool, connect_timeout_s)
+        connection = await self._connect(target.origin, pool, connect_timeout_s, loop)
         try:
             return await connection.exchange(data, stream=request.stream)
         except _StaleError:
@@ -107,17 +114,18 @@ class HttpTransport:
         self._targets[request.method, request.url] = target
         return target
 
-    async def _connect(self, origin: Origin, pool: "_Pool", timeout_s: float) -> "_Connection":
+    async def _connect(
+        self, origin: Origin, pool: "_Pool", timeout_s: float, loop: asyncio.AbstractEventLoop
+    ) -> "_Connection":
         if len(pool.open) >= CONNECTIONS_MAX:
             raise ConnectError(f"{CONNECTIONS_MAX} connections to {origin.host} are open already")
-        loop = asyncio.get_running_loop()
         if origin.tls and self._tls is None:
             # Reading the system's certificates takes tens of milliseconds.
             self._tls = await loop.run_in_executor(None, ssl.create_default_context)
         try:
             async with asyncio.timeout(timeout_s):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(pool), origin.host, origin.port, ssl=self._tls if origin.tls else None
+                    lambda: _Connection(pool, loop), origin.host, origin.port, ssl=self._tls if origin.tls else None
                 )
         except TimeoutError:
             raise ConnectError(f"no connection to {origin.host} within {timeout_s:g} s") from None
@@ -170,13 +178,37 @@ class _Pool:
             connection.drop()
 
 
+class _Headers(Mapping[str, str]):
+    """An answer's headers, put in order only when somebody looks: most answers' are never read."""
+
+    __slots__ = ("_raw", "_read")
+
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+        self._read: dict[str, str] | None = None
+
+    def _table(self) -> dict[str, str]:
+        if self._read is None:
+            self._read = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._raw}
+        return self._read
+
+    def __getitem__(self, name: str) -> str:
+        return self._table()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table())
+
+    def __len__(self) -> int:
+        return len(self._table())
+
+
 class HttpResponse:
     """One answer. Its body must be read to the end or closed."""
 
     __slots__ = ("_connection", "body", "headers", "status")
 
     def __init__(
-        self, connection: "_Connection | None", status: int, headers: dict[str, str], body: bytes | None
+        self, connection: "_Connection | None", status: int, headers: Mapping[str, str], body: bytes | None
     ) -> None:
         self._connection = connection
         self.status = status
@@ -210,6 +242,7 @@ class _Connection(asyncio.Protocol):
         "_awaited",
         "_busy",
         "_complete",
+        "_encoding",
         "_error",
         "_framed",
         "_head_bytes",
@@ -219,6 +252,7 @@ class _Connection(asyncio.Protocol):
         "_informational",
         "_keep",
         "_lingering",
+        "_loop",
         "_parser",
         "_parts",
         "_paused",
@@ -232,8 +266,9 @@ class _Connection(asyncio.Protocol):
         "released",
     )
 
-    def __init__(self, pool: _Pool) -> None:
+    def __init__(self, pool: _Pool, loop: asyncio.AbstractEventLoop) -> None:
         self._pool = pool
+        self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._parts: deque[bytes] = deque()
@@ -245,7 +280,8 @@ class _Connection(asyncio.Protocol):
 
     def _reset(self, *, stream: bool) -> None:
         self._stream = stream
-        self._headers: dict[str, str] = {}
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._encoding = b""
         self._error: ProviderError | None = None
         self._head_bytes = self._queued_bytes = self._total_bytes = 0
         self._status = 0
@@ -267,7 +303,7 @@ class _Connection(asyncio.Protocol):
         self._reset(stream=stream)
         self._busy = True
         transport.write(data)
-        self._awaited = asyncio.get_running_loop().create_future()
+        self._awaited = self._loop.create_future()
         try:
             await self._awaited
         except BaseException:
@@ -276,8 +312,8 @@ class _Connection(asyncio.Protocol):
         finally:
             self._awaited = None
         if stream:
-            return HttpResponse(self, self._status, self._headers, None)
-        return HttpResponse(None, self._status, self._headers, self._take_whole())
+            return HttpResponse(self, self._status, _Headers(self._headers), None)
+        return HttpResponse(None, self._status, _Headers(self._headers), self._take_whole())
 
     def _take_whole(self) -> bytes:
         """The complete body; the connection is free again."""
@@ -296,7 +332,7 @@ class _Connection(asyncio.Protocol):
             if self._complete:
                 self._release()
                 return b""
-            self._awaited = asyncio.get_running_loop().create_future()
+            self._awaited = self._loop.create_future()
             try:
                 await self._awaited
             finally:
@@ -317,7 +353,7 @@ class _Connection(asyncio.Protocol):
         if self._complete:
             self._release()
         else:
-            self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self.drop)
+            self._lingering = self._loop.call_later(LINGER_S, self.drop)
 
     def drop(self) -> None:
         """Close at once. Whoever waits is told by connection_lost."""
@@ -337,7 +373,7 @@ class _Connection(asyncio.Protocol):
             self._lingering.cancel()
             self._lingering = None
         if self._keep and self._transport is not None:
-            self._idle_since_s = asyncio.get_running_loop().time()
+            self._idle_since_s = self._loop.time()
             self._pool.put(self)
         else:
             self.drop()
@@ -398,10 +434,13 @@ class _Connection(asyncio.Protocol):
         if self._head_bytes > HEAD_MAX_BYTES:
             self._fail(GarbledError("the provider's answer has too large a head"))
             return
-        key = name.decode("latin-1").lower()
-        self._headers[key] = value.decode("latin-1")
-        if key in ("content-length", "transfer-encoding"):
-            self._framed = True
+        self._headers.append((name, value))
+        if len(name) in _TELLING_LENGTHS:
+            key = name.lower()
+            if key in (b"content-length", b"transfer-encoding"):
+                self._framed = True
+            elif key == b"content-encoding":
+                self._encoding = value.lower()
 
     def on_headers_complete(self) -> None:
         """The head is here: 1xx heads are passed over, a compressed body is refused."""
@@ -413,9 +452,8 @@ class _Connection(asyncio.Protocol):
             self._informational = True
             return
         self._headed = True
-        encoding = self._headers.get("content-encoding", "identity")
-        if encoding.lower() not in ("identity", ""):
-            self._fail(GarbledError(f"the provider compressed its answer ({encoding[:20]}) though asked not to"))
+        if self._encoding not in (b"", b"identity"):
+            self._fail(GarbledError("the provider compressed its answer though asked not to"))
         elif self._stream:
             self._wake()
 
@@ -440,7 +478,7 @@ class _Connection(asyncio.Protocol):
         """The answer is whole."""
         if self._informational:
             self._informational = False
-            self._headers.clear()
+            self._headers = []
             return
         if self._complete:
             self._refuse_surplus()

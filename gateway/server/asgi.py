@@ -79,6 +79,7 @@ class Application:
         self._limits = limits or Limits()
         self._ids = GenerationIds()
         self._planner = Planner()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._decoding = ThreadPoolExecutor(DECODING_THREADS_MAX, "decode")
         self._routes: dict[str, tuple[str, _Route]] = {
             "/livez": ("GET", self._livez),
@@ -132,6 +133,8 @@ class Application:
         await _send_json(send, entry)
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
         _require_json(scope)
         request = await self._read_chat(receive)
         snapshot = self._live.snapshot
@@ -141,6 +144,7 @@ class Application:
             snapshot.upstreams,
             limits=self._limits,
             unix_time_s=time.time,
+            loop=self._loop,
         )
         reply = ChatReply(
             answer,
@@ -170,7 +174,7 @@ class Application:
 
     async def _run(self, scope: Scope, answer: Answer, reply: ChatReply) -> None:
         """Let the reply run, unless the client leaves or the drain limit passes first."""
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 (we are in it)
         on_disconnect = scope.get(ON_DISCONNECT)
         left = _Flag(task)
