@@ -55,6 +55,8 @@ class LocalModelStatus(Struct, frozen=True, kw_only=True):
 
     name: str
     state: State
+    can_serve: bool
+    """Whether a request is worth sending. A model that is off may be loaded by one."""
     reason: str
     file: str
     context_tokens: int
@@ -181,6 +183,7 @@ class LocalBackend:
         return LocalModelStatus(
             name=spec.name,
             state="off" if supervisor is None else supervisor.state,
+            can_serve=supervisor is not None and supervisor.can_serve,
             reason=self._off.get(spec.name, "not started yet") if supervisor is None else supervisor.reason,
             file=str(self._paths[spec.name]),
             context_tokens=spec.context_tokens if facts is None else facts.context_tokens,

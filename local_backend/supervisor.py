@@ -30,6 +30,7 @@ LAST_WORDS_LINES: Final = 20
 
 _PASSED_ON: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "VIRTUAL_ENV", "LLAMA_CPP_LIB_PATH")
 """Nothing else of the gateway's environment: provider keys are in it."""
+_PACKAGE_HOME: Final = str(Path(__file__).resolve().parent.parent)
 _log = logging.getLogger("local_backend")
 
 
@@ -38,7 +39,7 @@ def worker_environment() -> dict[str, str]:
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return {
         **passed,
-        "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
+        "PYTHONPATH": _PACKAGE_HOME,
         "PYTHONUNBUFFERED": "1",
         "GGML_NO_BACKTRACE": "1",  # else a crash starts a debugger and takes seconds
         "OMP_WAIT_POLICY": "passive",  # else idle threads spin at barriers and starve the gateway
@@ -77,11 +78,19 @@ class Supervisor:
         """The worker's process id, while there is one."""
         return None if self._process is None or self._process.returncode is not None else self._process.pid
 
+    @property
+    def can_serve(self) -> bool:
+        """Whether a request is worth sending: it would be answered, or would load the model."""
+        if self.state == "refused":
+            return time.monotonic() >= self._next_start_at_s
+        return self.state != "crashed"
+
     def start(self) -> None:
         """Start the worker, in the background. Idempotent."""
         if self._runner is None or self._runner.done():
             self._set("starting", "the model is being loaded")
             self._runner = asyncio.get_running_loop().create_task(self._run(), name=f"local:{self.spec.name}")
+            self._runner.add_done_callback(self._ran)
 
     async def stop(self, reason: str = "it was stopped") -> None:
         """End the worker; what it is doing ends with an error."""
@@ -103,7 +112,7 @@ class Supervisor:
         """
         if self._link is not None and self.state == "ready":
             return self._link
-        if self.state != "refused" or time.monotonic() >= self._next_start_at_s:
+        if self.can_serve:
             self.start()
         try:
             async with asyncio.timeout(limit_s):
@@ -140,6 +149,14 @@ class Supervisor:
             self._settled.clear()
         else:
             self._settled.set()
+
+    def _ran(self, runner: asyncio.Task[None]) -> None:
+        """A supervisor that fails itself must not leave requests waiting for a model that nobody starts."""
+        error = None if runner.cancelled() else runner.exception()
+        if error is not None:
+            _log.error("local model %s: its supervisor failed", self.spec.name, exc_info=error)
+            self._next_start_at_s = time.monotonic() + REFUSAL_STANDS_S
+            self._set("refused", f"the gateway failed to supervise it ({type(error).__name__}); see its log")
 
     # --- the life of workers ---
 

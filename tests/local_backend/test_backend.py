@@ -3,11 +3,15 @@
 import asyncio
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
+from blockbuster import blockbuster_ctx
 
+from local_backend import supervisor as supervisor_module
 from local_backend.backend import LocalBackend, LocalModelSpec
 
 
@@ -217,7 +221,7 @@ async def test_a_request_waits_for_a_model_that_is_starting(run):
 
 async def test_a_lazy_model_starts_when_asked(run):
     async with run(load="lazy") as demo:
-        assert demo.backend.models()[0].state == "off"
+        assert (demo.backend.models()[0].state, demo.backend.models()[0].can_serve) == ("off", True)
         assert demo.backend.worker_pid("demo") is None
         assert (await demo.ask("Hello")).status == 200
         assert demo.backend.models()[0].state == "ready"
@@ -227,7 +231,7 @@ async def test_a_file_that_is_not_there_is_off_and_says_how_to_get_it(tmp_path):
     backend = LocalBackend([LocalModelSpec(name="big", file="mixtral.gguf", load="boot")], tmp_path)
     await backend.start()
     status = backend.models()[0]
-    assert status.state == "off"
+    assert (status.state, status.can_serve) == ("off", False)
     assert "not pulled" in status.reason
     await backend.aclose()
 
@@ -242,7 +246,7 @@ async def test_a_bad_file_is_refused_in_words_before_native_code_sees_it(tmp_pat
     )
     assert response.status == 503
     assert json.loads(await response.read())["error"]["code"] == "local_not_ready"
-    assert backend.models()[0].state == "refused"
+    assert (backend.models()[0].state, backend.models()[0].can_serve) == ("refused", False)
     assert "GGUF" in backend.models()[0].reason
     await backend.aclose()
 
@@ -284,6 +288,31 @@ def test_it_works_on_uvloop(run):
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(ask())
+
+
+async def test_the_event_loop_is_never_blocked(run, endless):
+    with blockbuster_ctx():
+        async with run() as demo:
+            assert (await demo.ask("Hello", temperature=0)).status == 200
+            response = await demo.open("Hello", **endless)
+            os.kill(demo.backend.worker_pid("demo"), signal.SIGKILL)
+            assert b"local_worker_crashed" in await last_of(response)
+            assert (await demo.ask("Hello", temperature=0)).status == 200
+
+
+async def last_of(response):
+    last = b""
+    while piece := await response.read():
+        last = piece
+    return last
+
+
+async def test_a_supervisor_that_fails_itself_leaves_nobody_waiting(run, monkeypatch):
+    monkeypatch.setattr(supervisor_module, "worker_environment", dict[str, int]().__getitem__)
+    async with run() as demo:
+        answer = await demo.ask("Hello")
+        assert (answer.status, answer.error["code"]) == (503, "local_not_ready")
+        assert "TypeError" in demo.backend.models()[0].reason
 
 
 async def test_no_two_requests_share_text(run):
