@@ -140,9 +140,9 @@ class Local:
             return ServerError(f"the local worker answered {status} without a reason", upstream_status=status)
         kind = _BY_CODE.get(error.code, BadRequestError if status < 500 else ServerError)
         return kind(
-            error.message,
+            error.message or f"the local worker answered {status} without a reason",
             upstream_status=status,
-            upstream_code=error.code,
+            upstream_code=error.code or None,
             retry_after_s=parse_retry_after(headers, now_unix_s),
             param=error.param,
         )

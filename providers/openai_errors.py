@@ -128,9 +128,10 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, now_unix_s: f
 def classify_in_band(error: Any) -> ProviderError:
     """The error that an `error` member inside a 200 or a stream stands for."""
     facts = _read(error)
-    status = facts.number if facts.number is not None and 400 <= facts.number <= 599 else 500
+    stated = facts.number is not None and 400 <= facts.number <= 599
+    status = facts.number if stated and facts.number is not None else 500
     kind = _kind(status, facts)
-    if issubclass(kind, CredentialsError) or (facts.number is not None and status >= 500):
+    if issubclass(kind, CredentialsError) or (stated and status >= 500):
         message = f"the provider failed inside its answer with code {status}"  # as for a status: not ours to spread
     else:
         message = f"the provider reported an error inside its answer: {facts.message or 'no message'}"
