@@ -1,4 +1,4 @@
-"""The page of every error class: what a client sees, and what to do. Used by generate_docs.py."""  # noqa: INP001  # a script
+"""The page of every error class: what a client sees, and what to do. Used by generate_docs.py."""
 
 from collections.abc import Iterable, Iterator
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Finds the named bounds of the code, with their units and what is said of them there. Used by generate_docs.py."""  # noqa: INP001  # a script
+"""Finds the named bounds of the code, with their units and what is said of them there. Used by generate_docs.py."""
 
 import ast
 import inspect

@@ -1,4 +1,4 @@
-"""What the generated pages are made of: tables, and what a class says of itself."""  # noqa: INP001  # a script
+"""What the generated pages are made of: tables, and what a class says of itself."""
 
 import inspect
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""What the generated pages say beyond the code: what to do on errors, what bounds mean."""  # noqa: INP001  # a script
+"""What the generated pages say beyond the code: what to do on errors, what bounds mean."""
 
 ADVICE = {
     "provider_error": "Nothing to change in the request. If it persists, the provider is down: add another Endpoint.",

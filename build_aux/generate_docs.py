@@ -2,7 +2,7 @@
 
 With `--check` nothing is written; it exits 1 and names the pages that are out of date. With `--numbers` the README's
 table of measured numbers is written from the last `make bench` instead.
-"""  # noqa: INP001  # scripts, not a package
+"""
 
 import argparse
 import os
