@@ -26,3 +26,12 @@ class Quirks(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
 
     router_fields: bool = False
     """Does it read `models`, `provider`, `plugins` and the like? Only OpenRouter does."""
+
+    sampling: bool = True
+    """Does it take temperature, top_p and top_k? Anthropic's models from Opus 4.7 on refuse them whatever the value."""
+
+    thinking: Literal["budget", "effort"] = "budget"
+    """Is an Anthropic model told how many tokens it may think, or how hard it should try? Newer ones take only that."""
+
+    late_system: bool = False
+    """Does it take system messages in mid-conversation? Otherwise they move to the top."""
