@@ -6,6 +6,7 @@ Importing this loads nothing heavy and nothing native; every model runs in a wor
 import asyncio
 import glob
 import importlib.util
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ SLOTS_MAX: Final = 16
 FILE_WATCH_S: Final = 5.0
 """How often a file that is missing is looked for."""
 
+_log = logging.getLogger("local_backend")
 _SCHEME: Final = "local:"
 _FIRST_SHARD: Final = re.compile(r"(.+)-00001-of-(\d{5})\.gguf")
 
@@ -107,6 +109,7 @@ class LocalBackend:
         self._off: dict[str, str] = {}
         self._supervisors: dict[str, Supervisor] = {}
         self._making_room = asyncio.Lock()
+        self._lock_path: str | None = str(home / "run" / "big-model.lock")
         self._watcher: asyncio.Task[None] | None = None
 
     def _path(self, spec: LocalModelSpec) -> Path:
@@ -118,7 +121,11 @@ class LocalBackend:
         if missing is not None:
             self._off = dict.fromkeys(self._specs, missing)
             return
-        await asyncio.to_thread((self._home / "run").mkdir, parents=True, exist_ok=True)
+        try:
+            await asyncio.to_thread((self._home / "run").mkdir, parents=True, exist_ok=True)
+        except OSError as error:
+            _log.warning("%s cannot be made (%s): other gateways cannot see our big models", self._home / "run", error)
+            self._lock_path = None
         await self._take_up(tuple(self._specs))
         if self._off:
             self._watcher = asyncio.get_running_loop().create_task(self._watch_for_files())
@@ -163,7 +170,7 @@ class LocalBackend:
             context_tokens=spec.context_tokens,
             queue=QUEUE_MAX,
             threads=spec.threads,
-            lock_path=str(self._home / "run" / "big-model.lock"),
+            lock_path=self._lock_path,
         )
 
     async def aclose(self) -> None:

@@ -22,7 +22,7 @@ _ROLES = _SYSTEM_ROLES | {"user", "assistant"}
 _TURN_GAP = "\n\n"
 _MARKER = re.compile(r"\[/?[A-Z][A-Z_]*\]|<\|[^\s|<>]{1,40}\|>|</?[a-z_]{1,24}>|<</?SYS>>")
 """Words that templates mark turns with. Some vocabularies have no control token for them, so that a user's copy of one
-would be tokenised like the template's."""
+would be tokenised like the template's. Only the ones that a template really has are looked for in what people write."""
 
 
 class Turn(Struct, frozen=True):
@@ -45,6 +45,7 @@ class Tokens(Protocol):
     bos: int
     eos: int
     adds_bos: bool
+    control: Mapping[str, int]
     special: Mapping[str, int]
 
     def text(self, token: int) -> str:
@@ -87,7 +88,10 @@ class ChatTemplate:
         self._sentinel = re.compile(f"\ue000{self._nonce}:([0-9]+)\ue001")
         spelled = sorted(vocabulary.special, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, spelled))) if spelled else None
-        self._smuggled = re.compile("|".join([*map(re.escape, spelled), _MARKER.pattern]))
+        guarded = {*vocabulary.control, *(word for word in spelled if word in source), *_MARKER.findall(source)}
+        self._guarded = (
+            re.compile("|".join(map(re.escape, sorted(guarded, key=len, reverse=True)))) if guarded else None
+        )
 
     def tokens(self, messages: Sequence[Turn], *, continue_last: bool = False) -> list[int]:
         """The prompt for a conversation.
@@ -165,7 +169,7 @@ class ChatTemplate:
 
     def _cut(self, segment: Segment) -> list[tuple[str, int | None]]:
         """Plain text, each stretch followed by a control token, by a bare border (-1) or by nothing (None)."""
-        pattern = self._special if segment.trusted else self._smuggled
+        pattern = self._special if segment.trusted else self._guarded
         if pattern is None:
             return [(segment.text, None)]
         cuts: list[tuple[str, int | None]] = []

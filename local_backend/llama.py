@@ -141,14 +141,15 @@ class Vocabulary:
         self.ends: frozenset[int] = frozenset(
             token for token in range(self.size) if lib.llama_vocab_is_eog(pointer, token)
         )
-        self.special: Mapping[str, int] = self._find_special()
+        self.control: Mapping[str, int] = self._spelled(ATTRIBUTE_CONTROL)
+        """Tokens that steer the model (`</s>`), by their text."""
+        self.special: Mapping[str, int] = self._spelled(ATTRIBUTE_CONTROL | ATTRIBUTE_USER_DEFINED)
+        """Those, and the words a model was given a token of its own for."""
         self._pieces: dict[int, bytes] = {}
         self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
 
-    def _find_special(self) -> dict[str, int]:
-        """Control and user-defined tokens by their text: what a template may write and a user may not."""
+    def _spelled(self, wanted: int) -> dict[str, int]:
         special: dict[str, int] = {}
-        wanted = ATTRIBUTE_CONTROL | ATTRIBUTE_USER_DEFINED
         for token in range(self.size):
             if lib.llama_vocab_get_attr(self.pointer, token) & wanted or token in self.ends:
                 text = (lib.llama_vocab_get_text(self.pointer, token) or b"").decode("utf-8", "replace")

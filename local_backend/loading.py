@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from local_backend import gguf, llama, memory, preflight
-from local_backend.chat import ChatTemplate
+from local_backend.chat import ChatTemplate, Turn
 from local_backend.errors import NotReadyError
 from local_backend.file_errors import LocalBackendError
 from local_backend.frames import WorkerFacts, WorkerSpec
+from local_backend.requests import RENDER_MAX_S, time_limit
 
 SMALL_MAX_BYTES: Final = 64 * 2**20
 """Files up to this size are small: one thread, no lock, nothing worth interrupting."""
@@ -48,6 +49,8 @@ def load(spec: WorkerSpec) -> Loaded:
             _prove_library(spec.demo_path)
         model = llama.Model(str(file.path), mmap=room.mmap, repack=room.repack)
         template = ChatTemplate(file.chat_template, model.vocabulary)
+        with time_limit(RENDER_MAX_S):
+            template.segments([Turn("user", "Hello")])
         _prove(model)
     except (LocalBackendError, llama.BindingError, llama.LoadError, OSError) as error:
         raise NotReadyError(str(error)) from error

@@ -20,6 +20,30 @@ class Released(Struct, frozen=True, gc=False):
     """A stop string was met: nothing follows."""
 
 
+class _Watch:
+    """Looks for one stop string, a character at a time (Knuth-Morris-Pratt: no character is looked at twice)."""
+
+    __slots__ = ("_fallback", "begun", "stop")
+
+    def __init__(self, stop: str) -> None:
+        self.stop = stop
+        self.begun = 0
+        """How many characters at the end of the text are the beginning of the stop string."""
+        self._fallback = [0] * len(stop)
+        for at in range(1, len(stop)):
+            length = self._fallback[at - 1]
+            while length and stop[at] != stop[length]:
+                length = self._fallback[length - 1]
+            self._fallback[at] = length + (stop[at] == stop[length])
+
+    def sees(self, character: str) -> bool:
+        """Take the next character. True when it completes the stop string."""
+        while self.begun and self.stop[self.begun] != character:
+            self.begun = self._fallback[self.begun - 1]
+        self.begun += self.stop[self.begun] == character
+        return self.begun == len(self.stop)
+
+
 class TextAssembler:
     """Turns the pieces of one answer into text.
 
@@ -29,8 +53,7 @@ class TextAssembler:
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._stops = tuple(stop for stop in stops if stop)
-        self._longest = max((len(stop) for stop in self._stops), default=0)
+        self._watches = [_Watch(stop) for stop in stops if stop]
         self._held = ""
         self._held_starts_at = 0
         self._entries: deque[tuple[int, Any]] = deque()
@@ -46,27 +69,18 @@ class TextAssembler:
         return self._settle(self._decoder.decode(b"", final=True), final=True)
 
     def _settle(self, text: str, *, final: bool) -> Released:
-        if not self._stops:
-            self._held_starts_at += len(text)
-            return Released(text, self._take_entries(final=final))
         held = self._held + text
-        cut = min((at for at in map(held.find, self._stops) if at >= 0), default=-1)
-        if cut >= 0:
-            self._held = ""
-            self._held_starts_at += cut
-            return Released(held[:cut], self._take_entries(final=False), stopped=True)
-        keep = 0 if final else self._undecided(held)
+        for at, character in enumerate(text if self._watches else "", len(self._held) + 1):
+            completed = [len(watch.stop) for watch in self._watches if watch.sees(character)]
+            if completed:
+                cut = at - max(completed)
+                self._held = ""
+                self._held_starts_at += cut
+                return Released(held[:cut], self._take_entries(final=False), stopped=True)
+        keep = 0 if final else max((watch.begun for watch in self._watches), default=0)
         self._held = held[len(held) - keep :]
         self._held_starts_at += len(held) - keep
         return Released(held[: len(held) - keep], self._take_entries(final=final))
-
-    def _undecided(self, held: str) -> int:
-        """How many of the last characters may be the beginning of a stop string."""
-        for keep in range(min(self._longest - 1, len(held)), 0, -1):
-            tail = held[len(held) - keep :]
-            if any(stop.startswith(tail) for stop in self._stops):
-                return keep
-        return 0
 
     def _take_entries(self, *, final: bool) -> list[Any]:
         entries = self._entries

@@ -135,3 +135,11 @@ def test_the_size_of_a_split_model_is_that_of_all_its_parts(tmp_path):
     assert file_size(tmp_path / "m[x]-00001-of-00003.gguf") == 6
     assert file_size(tmp_path / "m[x]-00003-of-00003.gguf") == 3
     assert file_size(tmp_path / "nothing.gguf") is None
+
+
+async def test_a_home_that_cannot_be_written_is_no_reason_not_to_answer(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    backend = LocalBackend([LocalModelSpec(name="demo", file="bundled", load="boot")], tmp_path / "file" / "home")
+    await backend.start()
+    assert (await Asker(backend, "demo").ask("Hello", temperature=0)).status == 200
+    await backend.aclose()

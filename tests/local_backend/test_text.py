@@ -57,9 +57,9 @@ def test_nothing_from_a_stop_string_on_is_shown(text, stops, cuts):
     assert entries == sorted(set(entries))
 
 
-@given(texts, stops)
-def test_one_character_at_a_time_the_stop_that_completes_first_wins(text, stops):
-    shown, _, stopped = play([char.encode() for char in text], stops)
+@given(texts, stops, st.lists(st.integers(1, 5), min_size=1))
+def test_the_stop_that_is_complete_first_wins_however_the_bytes_are_cut(text, stops, cuts):
+    shown, _, stopped = play(pieces_of(text.encode(), cuts), stops)
     cut = first_stop(text, stops)
     assert "".join(shown) == (text if cut is None else text[:cut])
     assert stopped == (cut is not None)
