@@ -5,10 +5,16 @@
 
 from providers.base import Dialect
 from providers.local import Local
+from providers.mistral import Mistral
 from providers.openai import OpenAi
 from providers.openrouter import OpenRouter
 
-_ALL: tuple[Dialect, ...] = (OpenAi(), OpenRouter(), Local())
+_ALL: tuple[Dialect, ...] = (
+    OpenAi(),
+    OpenRouter(),
+    Mistral(),
+    Local(),
+)
 
 DIALECTS = {dialect.name: dialect for dialect in _ALL}
 """Every way of talking that we know, by the name providers.yaml uses."""

@@ -3,7 +3,7 @@
 Liberal in what it reads: servers differ in every corner that the published schema leaves open.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Any, TypeAlias
 
@@ -53,6 +53,8 @@ BROKEN_REASONS = frozenset({"error", "abort", "cancelled"})
 """Not an end but a failure that calls itself one (OpenRouter and Mistral say `error`, vLLM says `abort`)."""
 
 Json: TypeAlias = Any
+InBand: TypeAlias = Callable[[Any], ProviderError]
+"""The error that an `error` object inside a 200 or a stream stands for."""
 
 
 class _Function(Struct, gc=False):
@@ -83,7 +85,6 @@ class _Message(Struct, gc=False):
 
 class _Logprobs(Struct, gc=False):
     content: list[Json] | None = None
-    refusal: list[Json] | None = None
 
 
 class _Choice(Struct, gc=False):
@@ -101,6 +102,8 @@ class _Usage(Struct, gc=False):
     completion_tokens: Json = None
     prompt_tokens_details: Json = None
     completion_tokens_details: Json = None
+    prompt_token_details: Json = None
+    num_cached_tokens: Json = None
     cost: Decimal | dict[str, Json] | None = None
     """An amount in USD. Some servers take it apart instead."""
 
@@ -123,12 +126,13 @@ _encoder = msgspec.json.Encoder()
 
 
 class BodyDecoder:
-    """Reads one whole JSON answer."""
+    """Reads one whole JSON answer. `in_band` says what an error inside it means."""
 
     skipped_chunks = 0
 
-    def __init__(self) -> None:
+    def __init__(self, in_band: InBand = classify_in_band) -> None:
         self.ended = False
+        self._in_band = in_band
         self._parts: list[bytes] = []
 
     def feed(self, data: bytes) -> list[Event]:
@@ -143,14 +147,16 @@ class BodyDecoder:
             completion = _completion.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return [AnswerFailed(GarbledError(_not_json(body)))]
+        if not completion.choices and completion.error is None:
+            completion.error = _bare_error(body)
         if completion.error is not None:
-            return [AnswerFailed(classify_in_band(completion.error))]
+            return [AnswerFailed(self._in_band(completion.error))]
         if not completion.choices:
             return [AnswerFailed(ServerError("the provider answered 200 with nothing in it"))]
         self.ended = True  # the end of its JSON is the provider's own word that this was all
         events: list[Event] = [_started(completion)]
         for position, choice in enumerate(completion.choices):
-            failure = _whole_choice(choice, position, events)
+            failure = _whole_choice(choice, position, events, self._in_band)
             if failure is not None:
                 return [AnswerFailed(failure)]
         if completion.usage is not None:
@@ -161,13 +167,22 @@ class BodyDecoder:
 def _not_json(body: bytes) -> str:
     if not body.strip():
         return "the provider answered 200 with an empty body"
-    kind = "a web page" if body.lstrip()[:1] == b"<" else "something that is not a chat completion"
-    return f"the provider answered 200 with {kind}"
+    page = body.lstrip()[:1] == b"<"
+    return f"the provider answered 200 with {'a web page' if page else 'something that is not a chat completion'}"
 
 
-def _whole_choice(choice: _Choice, position: int, events: list[Event]) -> ProviderError | None:
+def _bare_error(payload: bytes) -> Json:
+    """An error without an `error` member around it: Mistral's form, and that of old vLLM."""
+    try:
+        said = msgspec.json.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None  # the codec passes over what it has no use for unread
+    return said if members(said).get("object") == "error" else None
+
+
+def _whole_choice(choice: _Choice, position: int, events: list[Event], in_band: InBand) -> ProviderError | None:
     if choice.error is not None:
-        return classify_in_band(choice.error)
+        return in_band(choice.error)
     message = choice.message
     if message is None:
         return ServerError("the provider answered a choice without a message")
@@ -179,17 +194,19 @@ def _whole_choice(choice: _Choice, position: int, events: list[Event]) -> Provid
     if reason in BROKEN_REASONS:
         return ServerError(f"the provider ended the answer with finish_reason {reason!r}")
     # A null reason on a whole body: nothing was cut, its framing said that it is complete.
-    events.append(ChoiceFinished(_finish(reason or "stop"), index, choice.native_finish_reason or reason))
+    meant = FINISH_REASONS.get(reason or "stop", "stop")
+    events.append(ChoiceFinished(meant, index, choice.native_finish_reason or reason))
     return None
 
 
 class StreamDecoder:
-    """Reads server-sent chunks as they come."""
+    """Reads server-sent chunks as they come. `in_band` says what an error among them means."""
 
-    __slots__ = ("_calls", "_failed", "_open", "_sse", "_started", "ended", "skipped_chunks")
+    __slots__ = ("_calls", "_failed", "_in_band", "_open", "_sse", "_started", "ended", "skipped_chunks")
 
-    def __init__(self) -> None:
+    def __init__(self, in_band: InBand = classify_in_band) -> None:
         self._sse = SseParser()
+        self._in_band = in_band
         self._calls = CallNumbers()
         self._started = False
         self.ended = False
@@ -235,12 +252,14 @@ class StreamDecoder:
                 if self.skipped_chunks > SKIPPED_CHUNKS_MAX:
                     events.append(self._fail(GarbledError("the provider sent more than one unreadable chunk")))
                 continue
+            if chunk.choices is None and chunk.error is None:
+                chunk.error = _bare_error(payload)
             self._chunk(chunk, events)
         return events
 
     def _chunk(self, chunk: _Completion, events: list[Event]) -> None:
         if chunk.error is not None:
-            events.append(self._fail(classify_in_band(chunk.error)))
+            events.append(self._fail(self._in_band(chunk.error)))
             return
         if not self._started:
             self._started = True
@@ -260,21 +279,18 @@ class StreamDecoder:
             _content(message, choice.logprobs, index, events, self._calls)
         reason = choice.finish_reason
         if choice.error is not None:
-            events.append(self._fail(classify_in_band(choice.error)))
+            events.append(self._fail(self._in_band(choice.error)))
         elif reason in BROKEN_REASONS:
             events.append(self._fail(ServerError(f"the provider ended the answer with finish_reason {reason!r}")))
         elif reason and is_open:
             self._open[index] = False
-            events.append(ChoiceFinished(_finish(reason), index, choice.native_finish_reason or reason))
+            meant = FINISH_REASONS.get(reason, "stop")
+            events.append(ChoiceFinished(meant, index, choice.native_finish_reason or reason))
 
 
 def _started(completion: _Completion) -> AnswerStarted:
     return AnswerStarted(
-        completion.id,
-        completion.model,
-        completion.provider,
-        completion.system_fingerprint,
-        completion.service_tier,
+        completion.id, completion.model, completion.provider, completion.system_fingerprint, completion.service_tier
     )
 
 
@@ -295,8 +311,9 @@ def _content(
     if message.tool_calls:
         _tool_calls(message.tool_calls, index, events, calls or CallNumbers())
     if message.function_call is not None:
-        call = message.function_call
-        events.append(ToolCallDelta(0, index, None, call.name, _arguments(call.arguments)))
+        called = {"name": message.function_call.name, "arguments": _arguments(message.function_call.arguments)}
+        # Who asks in the old way, with `functions`, reads the answer in the old way.
+        events.append(ExtrasDelta({"function_call": {name: text for name, text in called.items() if text}}, index))
     if message.annotations or message.images or message.audio:
         rest = {"annotations": message.annotations, "images": message.images, "audio": message.audio}
         events.append(ExtrasDelta({name: value for name, value in rest.items() if value}, index))
@@ -316,13 +333,15 @@ def _token_entries(entries: list[Any]) -> list[Any]:
 
 
 def _flatten(parts: list[Any], index: int, events: list[Event]) -> str:
-    """Text of a content list; a `thinking` part becomes reasoning (Mistral's form)."""
+    """Text of a content list; `thinking` becomes reasoning, `reference` an extra member (Mistral's forms)."""
     text: list[str] = []
     for part in map(members, parts):
         if part.get("type") == "thinking":
             inner = part.get("thinking")
             thought = inner if isinstance(inner, str) else _flatten(elements(inner), index, [])
             events.append(ReasoningDelta(thought, index))
+        elif part.get("type") == "reference":
+            events.append(ExtrasDelta({"references": elements(part.get("reference_ids"))}, index))
         elif isinstance(part.get("text"), str):
             text.append(part["text"])
     return "".join(text)
@@ -350,17 +369,13 @@ def _arguments(arguments: str | dict[str, Any] | None) -> str:
     return arguments or ""
 
 
-def _finish(reason: str) -> FinishReason:
-    return FINISH_REASONS.get(reason, "stop")
-
-
 def _usage(usage: _Usage) -> Usage:
-    prompt = members(usage.prompt_tokens_details)
+    prompt = members(usage.prompt_tokens_details) or members(usage.prompt_token_details)
     completion = members(usage.completion_tokens_details)
     return Usage(
         input_tokens=count(usage.prompt_tokens),
         output_tokens=count(usage.completion_tokens),
-        cached_input_tokens=count(prompt.get("cached_tokens")),
+        cached_input_tokens=count(prompt.get("cached_tokens", usage.num_cached_tokens)),
         cache_write_tokens=count(prompt.get("cache_write_tokens")),
         reasoning_tokens=count(completion.get("reasoning_tokens")),
         cost_in_nusd=_nano_usd(usage.cost),

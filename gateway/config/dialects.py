@@ -28,6 +28,7 @@ DIALECTS: Mapping[str, DialectDefaults] = {
         api_key="env:OPENROUTER_API_KEY",
         quirks={"router_fields": True},
     ),
+    "mistral": DialectDefaults(base_url="https://api.mistral.ai/v1", api_key="env:MISTRAL_API_KEY"),
     "local": DialectDefaults(local=True),
 }
 """Every dialect there is. One list: the schema, the complaints and the documentation read it."""

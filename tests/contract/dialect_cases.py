@@ -139,7 +139,48 @@ LOCAL = {
     ),
 }
 
+MISTRAL_THOUGHT = [
+    {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+    {"type": "text", "text": TEXT[:4]},
+    {"type": "reference", "reference_ids": [1]},
+]
+MISTRAL_CALLS = [
+    {"index": 0, "id": "aB3dE6gH9", "function": {"name": "look_up", "arguments": {"q": "\u00e9"}}},
+    {"index": 0, "id": "bB3dE6gH9", "function": {"name": "add", "arguments": "{}"}},
+]
+MISTRAL = {
+    "content in parts, usage in the last chunk": Case(
+        sse(
+            chunk({"role": "assistant", "content": ""}),
+            chunk({"content": MISTRAL_THOUGHT}),
+            chunk({"content": TEXT[4:]}),
+            chunk({"content": ""}, "stop", usage=USAGE),
+        ),
+        stream=True,
+        texts={0: TEXT},
+        reasons={0: "stop"},
+    ),
+    "two whole calls under one index": Case(
+        sse(
+            chunk({"tool_calls": MISTRAL_CALLS[:1]}),
+            chunk({"tool_calls": MISTRAL_CALLS[1:]}, "tool_calls", usage=USAGE),
+        ),
+        stream=True,
+        calls={(0, 0): ("aB3dE6gH9", "look_up", '{"q":"\u00e9"}'), (0, 1): ("bB3dE6gH9", "add", "{}")},
+        reasons={0: "tool_calls"},
+    ),
+    "whole, cut by the model's own length": Case(
+        json.dumps(
+            {"choices": [{"message": {"content": MISTRAL_THOUGHT}, "finish_reason": "model_length"}], "usage": USAGE}
+        ).encode(),
+        stream=False,
+        texts={0: TEXT[:4]},
+        reasons={0: "length"},
+    ),
+}
+
 CASES = {"openai": OPENAI, "openrouter": OPENAI, "local": LOCAL}
+CASES["mistral"] = MISTRAL
 
 OPENAI_ERRORS = [
     (400, {"error": {"message": "bad", "param": "tools"}}, BadRequestError),
@@ -163,3 +204,33 @@ LOCAL_ERRORS = [
     (500, "garbage", ServerError),
 ]
 ERRORS = {"openai": OPENAI_ERRORS, "openrouter": OPENAI_ERRORS, "local": LOCAL_ERRORS}
+ERRORS["mistral"] = [
+    (
+        400,
+        {"object": "error", "message": "bad order", "type": "invalid_request_message_order", "code": "3230"},
+        BadRequestError,
+    ),
+    (
+        400,
+        {
+            "message": "Prompt contains 9 tokens and 0 draft tokens, too large for model with 8 maximum context length",
+            "code": 3051,
+        },
+        ContextLengthError,
+    ),
+    (
+        400,
+        {"object": "error", "message": "Invalid model: x", "type": "invalid_model", "code": "1500"},
+        UnknownModelError,
+    ),
+    (401, {"message": "Unauthorized", "request_id": "r"}, CredentialsError),
+    (422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "no"}]}, BadRequestError),
+    (
+        429,
+        {"object": "error", "message": "Rate limit exceeded", "type": "rate_limited", "code": "1300"},
+        RateLimitedError,
+    ),
+    (429, {"object": "error", "message": "Service tier capacity exceeded for this model."}, OverloadedError),
+    (500, "<html>oops</html>", ServerError),
+    (503, {"message": "busy"}, OverloadedError),
+]
