@@ -3,6 +3,7 @@
 `DIALECTS` is the list, explicit: adding a dialect is one file and one line here.
 """
 
+from providers.anthropic import Anthropic
 from providers.base import Dialect
 from providers.local import Local
 from providers.mistral import Mistral
@@ -10,6 +11,7 @@ from providers.openai import OpenAi
 from providers.openrouter import OpenRouter
 
 _ALL: tuple[Dialect, ...] = (
+    Anthropic(),
     OpenAi(),
     OpenRouter(),
     Mistral(),

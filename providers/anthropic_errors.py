@@ -153,8 +153,12 @@ def classify_in_band(error: object, request_id: object = None) -> ProviderError:
     facts = _read(error, request_id)
     status = _STATUS_OF_TYPE.get(facts.kind, 500)
     kind = _kind(status, facts)
+    if status >= 500 or issubclass(kind, CredentialsError) or not facts.message:
+        message = "the provider failed inside its answer"  # what it says of itself is not ours to spread
+    else:
+        message = f"the provider reported an error inside its answer: {facts.message}"
     return kind(
-        f"the provider reported an error inside its answer: {facts.message or facts.kind or 'no message'}",
+        message,
         upstream_status=status,
         upstream_code=facts.code or facts.kind or None,
         request_id=facts.request_id,

@@ -29,6 +29,7 @@ DIALECTS: Mapping[str, DialectDefaults] = {
         quirks={"router_fields": True},
     ),
     "mistral": DialectDefaults(base_url="https://api.mistral.ai/v1", api_key="env:MISTRAL_API_KEY"),
+    "anthropic": DialectDefaults(base_url="https://api.anthropic.com/v1", api_key="env:ANTHROPIC_API_KEY"),
     "local": DialectDefaults(local=True),
 }
 """Every dialect there is. One list: the schema, the complaints and the documentation read it."""

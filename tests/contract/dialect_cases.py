@@ -234,3 +234,94 @@ ERRORS["mistral"] = [
     (500, "<html>oops</html>", ServerError),
     (503, {"message": "busy"}, OverloadedError),
 ]
+
+
+def anthropic_events(*blocks: tuple[dict[str, Any], list[dict[str, Any]]], reason: str) -> bytes:
+    """A stream of whole blocks: how each starts, and the deltas that fill it."""
+    head = {"id": "msg_1", "type": "message", "model": "up", "role": "assistant", "content": [], "stop_reason": None}
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {**head, "usage": {"input_tokens": 4, "output_tokens": 1}}},
+        {"type": "ping"},
+    ]
+    for index, (start, deltas) in enumerate(blocks):
+        events.append({"type": "content_block_start", "index": index, "content_block": start})
+        events += ({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas)
+        events.append({"type": "content_block_stop", "index": index})
+    usage = {"output_tokens": 5, "cache_read_input_tokens": 2, "cache_creation_input_tokens": 1}
+    events.append({"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": None}, "usage": usage})
+    events.append({"type": "message_stop"})
+    parts = (f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n" for event in events)
+    return "".join(parts).encode()
+
+
+def anthropic_message(reason: str, *content: dict[str, Any]) -> bytes:
+    usage = {"input_tokens": 7, "output_tokens": 5, "cache_read_input_tokens": 0}
+    head = {"id": "msg_1", "type": "message", "model": "up", "role": "assistant", "stop_reason": reason}
+    return json.dumps({**head, "content": content, "usage": usage}).encode()
+
+
+ANTHROPIC = {
+    "text streamed": Case(
+        anthropic_events(
+            ({"type": "thinking", "thinking": ""}, [{"type": "thinking_delta", "thinking": "Hm."}]),
+            ({"type": "text", "text": ""}, [{"type": "text_delta", "text": piece} for piece in PIECES]),
+            reason="end_turn",
+        ),
+        stream=True,
+        texts={0: TEXT},
+        reasons={0: "stop"},
+    ),
+    "tool calls streamed, one without arguments": Case(
+        anthropic_events(
+            (
+                {"type": "tool_use", "id": "call_a", "name": "look_up", "input": {}},
+                [{"type": "input_json_delta", "partial_json": piece} for piece in ("", '{"q', '": "\u00e9', '"}')],
+            ),
+            ({"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"q": 1}}, []),
+            ({"type": "tool_use", "id": "call_b", "name": "add", "input": {}}, []),
+            reason="tool_use",
+        ),
+        stream=True,
+        calls={**CALLS, (0, 1): ("call_b", "add", "{}")},
+        reasons={0: "tool_calls"},
+    ),
+    "text whole, in two blocks, cut": Case(
+        anthropic_message("max_tokens", {"type": "text", "text": TEXT[:4]}, {"type": "text", "text": TEXT[4:]}),
+        stream=False,
+        texts={0: TEXT},
+        reasons={0: "length"},
+    ),
+    "tool call whole": Case(
+        anthropic_message("tool_use", {"type": "tool_use", "id": "call_b", "name": "add", "input": {}}),
+        stream=False,
+        calls={(0, 0): ("call_b", "add", "{}")},
+        reasons={0: "tool_calls"},
+    ),
+}
+CASES["anthropic"] = ANTHROPIC
+
+
+def anthropic_error(kind: str, message: str, **details: str) -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": message, "details": details}, "request_id": "req_1"}
+
+
+ERRORS["anthropic"] = [
+    (400, anthropic_error("invalid_request_error", "messages: field required"), BadRequestError),
+    (
+        400,
+        anthropic_error("invalid_request_error", "prompt is too long: 208310 tokens > 200000 maximum"),
+        ContextLengthError,
+    ),
+    (400, anthropic_error("invalid_request_error", "Your credit balance is too low to go on."), CredentialsError),
+    (401, anthropic_error("authentication_error", "invalid x-api-key"), CredentialsError),
+    (402, anthropic_error("billing_error", "pay"), CredentialsError),
+    (403, anthropic_error("permission_error", "not yours"), CredentialsError),
+    (404, anthropic_error("not_found_error", "model: x"), UnknownModelError),
+    (413, anthropic_error("request_too_large", "over 32 MB"), ContextLengthError),
+    (429, anthropic_error("rate_limit_error", "slow down"), RateLimitedError),
+    (500, anthropic_error("api_error", "Internal server error"), ServerError),
+    (502, "<html>bad gateway</html>", ServerError),
+    (504, anthropic_error("timeout_error", "too slow"), ServerError),
+    (529, anthropic_error("overloaded_error", "Overloaded"), OverloadedError),
+    (520, "", ServerError),
+]
