@@ -82,7 +82,8 @@ async def test_batching_does_not_change_greedy_answers(run):
             batch = prompts[start : start + 24]
             together += await asyncio.gather(*(demo.ask(prompt, temperature=0, max_tokens=60) for prompt in batch))
     same = sum(answer.text() == text for answer, text in zip(together, alone, strict=True))
-    assert same >= 0.98 * len(prompts) - (0 if FULL else 1), f"{same} of {len(prompts)}"
+    say(f"{same} of {len(prompts)} greedy answers alike")
+    assert same >= 0.98 * len(prompts) - (0 if FULL else 1)
 
 
 async def test_the_gateways_loop_is_never_held_up_while_the_worker_runs_flat_out(run):
