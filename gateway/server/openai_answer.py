@@ -1,7 +1,8 @@
 """OpenAI chat completions on the way out: Events to one JSON body, or to chunks of a stream.
 
 Shapes: https://platform.openai.com/docs/api-reference/chat. `provider`, `native_finish_reason` and `mixgate` are extra
-members, as OpenRouter's clients expect the first two.
+members, as OpenRouter's clients expect the first two. `system_fingerprint` is always there and always text: OpenAI's
+schema knows no null there, and OpenRouter's clients refuse a body without it.
 """
 
 from collections.abc import Sequence
@@ -82,7 +83,7 @@ class _Completion(Struct):
     provider: str
     choices: list[_Choice]
     object: str = "chat.completion"
-    system_fingerprint: str | None = None
+    system_fingerprint: str = ""
     usage: dict[str, Any] | UnsetType = UNSET
     mixgate: dict[str, Any] | UnsetType = UNSET
 
@@ -93,7 +94,7 @@ def whole_answer(head: AnswerHead, events: Sequence[Event], skipped_chunks: int)
     folds: dict[int, _Fold] = {}
     for event in events:
         if isinstance(event, AnswerStarted):
-            answer.system_fingerprint = event.system_fingerprint
+            answer.system_fingerprint = event.system_fingerprint or ""
         elif isinstance(event, UsageReported):
             answer.usage = usage_body(event.usage)
         elif not isinstance(event, AnswerFailed):
@@ -194,7 +195,7 @@ class ChunkEncoder:
     __slots__ = ("_before", "_include_usage", "_native", "_opened", "_prefix", "_suffix", "_tail", "_usage")
 
     def __init__(self, head: AnswerHead, *, include_usage: bool, started: AnswerStarted | None) -> None:
-        fingerprint = _encode(started.system_fingerprint if started is not None else None)
+        fingerprint = _encode((started is not None and started.system_fingerprint) or "")
         self._prefix = (
             b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"provider":%b,'
             b'"system_fingerprint":%b,"choices":['
@@ -211,7 +212,7 @@ class ChunkEncoder:
         """The chunks for these events, joined; `b""` where they have nothing to show."""
         out: list[bytes] = []
         for event in events:
-            if isinstance(event, TextDelta) and event.logprobs is None and event.choice == 0 and self._opened:
+            if isinstance(event, TextDelta) and event.logprobs is None and event.choice == 0 and 0 in self._opened:
                 out += (self._before, _encode(event.text), self._suffix)
             elif isinstance(event, UsageReported):
                 self._usage = event.usage
