@@ -2,6 +2,10 @@
 
 https://platform.claude.com/docs/en/api/messages. Anthropic refuses members it does not know, so everything is said in
 its own words or not at all, and what is not said is told as an Adaptation.
+
+Beyond what a chat request can ask, and so not spoken: MCP servers, containers, context editing, task budgets, tools
+loaded while a conversation runs, results marked as errors, and the history of tools that Anthropic runs itself (their
+definitions do pass, as tools of a dated type).
 """
 
 import re
