@@ -5,6 +5,8 @@
 
 from providers.anthropic import Anthropic
 from providers.base import Dialect
+from providers.bedrock_converse import BedrockConverse
+from providers.bedrock_invoke import BedrockInvoke
 from providers.local import Local
 from providers.mistral import Mistral
 from providers.openai import OpenAi
@@ -12,6 +14,8 @@ from providers.openrouter import OpenRouter
 
 _ALL: tuple[Dialect, ...] = (
     Anthropic(),
+    BedrockConverse(),
+    BedrockInvoke(),
     OpenAi(),
     OpenRouter(),
     Mistral(),

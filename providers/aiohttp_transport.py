@@ -30,6 +30,7 @@ class AiohttpTransport:
             ProviderError: ConnectError, TruncatedError or GarbledError.
         """
         import aiohttp  # noqa: PLC0415 (a tenth of a second at start-up for something that few configure)
+        import yarl  # noqa: PLC0415 (comes with aiohttp)
 
         if self._session is None:
             self._session = aiohttp.ClientSession(
@@ -45,7 +46,7 @@ class AiohttpTransport:
         try:
             response = await self._session.request(
                 request.method,
-                request.url,
+                yarl.URL(request.url, encoded=True),  # as it is: some signatures cover the path letter by letter
                 data=request.body,
                 headers=headers,
                 allow_redirects=False,

@@ -92,6 +92,10 @@ class _BlockStart(Struct, gc=False):
     contentBlockIndex: int = 0  # noqa: N815 (the wire's own name)
 
 
+class _BlockStop(Struct, gc=False):
+    contentBlockIndex: int = 0  # noqa: N815 (the wire's own name)
+
+
 class _Stop(Struct, gc=False):
     stopReason: str = "end_turn"  # noqa: N815 (the wire's own name)
 
@@ -103,6 +107,7 @@ class _Metadata(Struct, gc=False):
 _answer = msgspec.json.Decoder(_Answer, strict=False)
 _block_delta = msgspec.json.Decoder(_BlockDelta)
 _block_start = msgspec.json.Decoder(_BlockStart)
+_block_stop = msgspec.json.Decoder(_BlockStop)
 _stop = msgspec.json.Decoder(_Stop)
 _metadata = msgspec.json.Decoder(_Metadata)
 _encoder = msgspec.json.Encoder()
@@ -155,6 +160,7 @@ class StreamDecoder:
         "_spans",
         "_started",
         "_text_chars",
+        "_unsaid",
         "ended",
         "skipped_chunks",
     )
@@ -167,6 +173,8 @@ class StreamDecoder:
         self._failed = False
         self._calls: dict[int, int | None] = {}
         """Our number of the tool call in a content block; None where Bedrock runs the tool itself."""
+        self._unsaid: set[int] = set()
+        """Content blocks of calls whose arguments have not begun."""
         self._spans: dict[int, int] = {}
         self._text_chars = 0
         self.ended = False
@@ -231,6 +239,8 @@ class StreamDecoder:
         elif name == "contentBlockStart":
             start = _block_start.decode(frame.payload)
             self._start(start.start, start.contentBlockIndex, events)
+        elif name == "contentBlockStop":
+            self._end_block(_block_stop.decode(frame.payload).contentBlockIndex, events)
         elif name == "messageStop":
             self._stop(_stop.decode(frame.payload).stopReason, events)
         elif name == "metadata":
@@ -248,13 +258,21 @@ class StreamDecoder:
             return
         number = sum(place is not None for place in self._calls.values())
         self._calls[block] = number
+        self._unsaid.add(block)
         events.append(ToolCallDelta(number, 0, _text(tool.get("toolUseId")), _text(tool.get("name"))))
+
+    def _end_block(self, block: int, events: list[Event]) -> None:
+        if block in self._unsaid:  # a call without arguments: JSON text all the same
+            self._unsaid.discard(block)
+            events.append(ToolCallDelta(self._calls[block] or 0, 0, None, None, "{}"))
 
     def _delta(self, delta: _Delta, block: int, events: list[Event]) -> None:
         if delta.toolUse is not None:
             number = self._calls.get(block)
             if number is not None:
-                events.append(ToolCallDelta(number, 0, None, None, delta.toolUse.input))
+                if delta.toolUse.input:
+                    self._unsaid.discard(block)
+                    events.append(ToolCallDelta(number, 0, None, None, delta.toolUse.input))
             else:
                 events.append(ExtrasDelta({"server_tools": [{"index": block, "input": delta.toolUse.input}]}))
         elif delta.reasoningContent is not None:

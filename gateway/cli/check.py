@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from gateway.cli.aws import confirm_credentials
 from gateway.cli.facts import provider_rows, route_rows
 from gateway.cli.output import load_or_exit, print_problems, print_table
 from gateway.config.locations import find_config
@@ -19,7 +20,7 @@ def command(file: Path | None) -> None:
     is wrong, else 0: a provider without a key is off, which is no error.
     """
     path = find_config(file, os.environ, Path.cwd())
-    catalogue = load_or_exit(path, os.environ)
+    catalogue = confirm_credentials(load_or_exit(path, os.environ))
     print_table("Providers", ("provider", "dialect", "state", "why"), provider_rows(catalogue, os.environ))
     columns = ("model", "endpoint", "state", "context", "in", "out", "remark")
     print_table("Models (prices in USD per million tokens)", columns, route_rows(catalogue, os.environ))

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from gateway.config.aws import AWS_VARIABLES, REGION, look
 from gateway.config.catalogue import GatewaySettings, ProviderEntry, Tls
 from gateway.config.complaints import Located
 from gateway.config.dialects import DIALECTS
@@ -111,10 +112,13 @@ def _misfits(located: Located, name: str, section: ProviderSection) -> list[Conf
                 message = f"providers.{name}: a local provider has no {key}"
                 fix = "take it out; for a server of your own use `dialect: openai`"
                 problems.append(located.complaint(("providers", name, key), message, fix))
-    elif section.base_url is None and defaults.base_url is None:
+    elif section.base_url is None and defaults.base_url is None and not defaults.aws:
         message = f'providers.{name} needs "base_url"'
         fix = "add the server's URL up to and without /chat/completions, as in http://127.0.0.1:8000/v1"
         problems.append(located.complaint(("providers", name), message, fix))
+    if defaults.aws and section.region is not None and REGION.fullmatch(section.region) is None:
+        message = f"providers.{name}: there is no AWS region of that form"
+        problems.append(located.complaint(("providers", name, "region"), message, "write it as in us-east-1"))
     if section.proxy is not None and section.transport == "http":
         message = f"providers.{name}: the http transport knows no proxy"
         fix = "write `transport: aiohttp`, or leave transport out"
@@ -123,6 +127,23 @@ def _misfits(located: Located, name: str, section: ProviderSection) -> list[Conf
 
 
 def _entry(name: str, section: ProviderSection, env: Mapping[str, str]) -> tuple[ProviderEntry, list[Resolution]]:
+    entry, found = _keyed_entry(name, section, env)
+    if not DIALECTS[section.dialect].aws:
+        return entry, found
+    account = look(section.region, section.profile, section.base_url, env)
+    entry = structs.replace(entry, aws=True, base_url=account.base_url, region=account.region)
+    if not entry.on or (section.api_key is not None and account.region is not None):
+        return entry, found  # its own key decides, not what else lies around
+    if account.bearer is not None and account.bearer.secret is not None:
+        entry = structs.replace(entry, api_key=account.bearer.secret)
+    reason, fix = account.off_reason, account.fix
+    if account.bearer is not None and account.bearer.secret is None:
+        reason, fix = account.bearer.reason, account.bearer.fix
+    on = reason is None
+    return structs.replace(entry, on=on, off_reason=reason, fix=fix, variables=AWS_VARIABLES), found
+
+
+def _keyed_entry(name: str, section: ProviderSection, env: Mapping[str, str]) -> tuple[ProviderEntry, list[Resolution]]:
     defaults = DIALECTS[section.dialect]
     references = {
         "api_key": section.api_key or defaults.api_key,

@@ -17,6 +17,8 @@ class DialectDefaults(Struct, frozen=True, kw_only=True):
     """The reference that is used when none is written. None: no key is needed."""
     quirks: Mapping[str, Any] = {}
     """Answers to the questions of `providers.quirks` that differ from the safe ones."""
+    aws: bool = False
+    """Reached with AWS credentials: regions, profiles, and a key only where one is written."""
     local: bool = False
     """Served by the worker on this machine: rows name files, there is no URL and no key."""
 
@@ -30,6 +32,8 @@ DIALECTS: Mapping[str, DialectDefaults] = {
     ),
     "mistral": DialectDefaults(base_url="https://api.mistral.ai/v1", api_key="env:MISTRAL_API_KEY"),
     "anthropic": DialectDefaults(base_url="https://api.anthropic.com/v1", api_key="env:ANTHROPIC_API_KEY"),
+    "bedrock_converse": DialectDefaults(aws=True),
+    "bedrock_invoke": DialectDefaults(aws=True),
     "local": DialectDefaults(local=True),
 }
 """Every dialect there is. One list: the schema, the complaints and the documentation read it."""

@@ -13,6 +13,7 @@ from providers.errors import (
     ServerError,
     UnknownModelError,
 )
+from tests.fakes import bedrock
 
 TEXT = "Na\u00efve caf\u00e9 \u2014 \u4e2d\u6587 \U0001f600 done."
 
@@ -325,3 +326,77 @@ ERRORS["anthropic"] = [
     (529, anthropic_error("overloaded_error", "Overloaded"), OverloadedError),
     (520, "", ServerError),
 ]
+
+
+def bedrock_call(call_id: str, name: str, *pieces: str, index: int = 1) -> list[bytes]:
+    start = {"toolUse": {"toolUseId": call_id, "name": name}}
+    deltas = [{"contentBlockIndex": index, "delta": {"toolUse": {"input": piece}}} for piece in pieces]
+    return [
+        bedrock.event("contentBlockStart", {"contentBlockIndex": index, "start": start}),
+        *(bedrock.event("contentBlockDelta", delta) for delta in deltas),
+        bedrock.event("contentBlockStop", {"contentBlockIndex": index}),
+    ]
+
+
+BEDROCK_END = [
+    bedrock.event("messageStop", {"stopReason": "tool_use"}),
+    bedrock.event("metadata", {"usage": {**bedrock.tokens(4, 5), "cacheReadInputTokens": 3}, "metrics": {}}),
+]
+CASES["bedrock_converse"] = {
+    "text streamed": Case(b"".join(bedrock.text_events(*PIECES)), stream=True, texts={0: TEXT}, reasons={0: "stop"}),
+    "tool calls streamed, one without arguments": Case(
+        b"".join(
+            [
+                *bedrock_call("call_a", "look_up", '{"q', '": "\u00e9', '"}', index=0),
+                *bedrock_call("call_b", "add", index=1),
+                *BEDROCK_END,
+            ]
+        ),
+        stream=True,
+        calls={**CALLS, (0, 1): ("call_b", "add", "{}")},
+        reasons={0: "tool_calls"},
+    ),
+    "text whole, in two blocks, cut": Case(
+        json.dumps(bedrock.answer({"text": TEXT[:4]}, {"text": TEXT[4:]}, reason="max_tokens")).encode(),
+        stream=False,
+        texts={0: TEXT},
+        reasons={0: "length"},
+    ),
+    "tool call whole": Case(
+        json.dumps(
+            bedrock.answer({"toolUse": {"toolUseId": "call_b", "name": "add", "input": {}}}, reason="tool_use")
+        ).encode(),
+        stream=False,
+        calls={(0, 0): ("call_b", "add", "{}")},
+        reasons={0: "tool_calls"},
+    ),
+}
+CASES["bedrock_invoke"] = {
+    "text streamed": Case(
+        b"".join([*(bedrock.chunk(text=piece) for piece in PIECES), bedrock.chunk(reason="stop", metrics=(7, 5))]),
+        stream=True,
+        texts={0: TEXT},
+        reasons={0: "stop"},
+    ),
+    "text whole, its tokens in headers": Case(
+        json.dumps({"outputs": [{"text": TEXT, "stop_reason": "length"}]}).encode(),
+        stream=False,
+        texts={0: TEXT},
+        reasons={0: "length"},
+        tokens=None,
+    ),
+}
+ERRORS["bedrock_converse"] = [
+    (400, {"message": "The provided model identifier is invalid."}, UnknownModelError),
+    (400, {"message": "Input is too long for requested model."}, ContextLengthError),
+    (400, {"message": "1 validation error detected"}, BadRequestError),
+    (403, {"message": "You don't have access to the model with the specified model ID."}, CredentialsError),
+    (404, {"message": "no such thing"}, UnknownModelError),
+    (424, {"message": "The model broke."}, ServerError),
+    (429, {"message": "Too many requests, please wait before trying again."}, RateLimitedError),
+    (429, {"__type": "ModelNotReadyException", "message": "The model is not ready."}, OverloadedError),
+    (500, {"message": "Internal"}, ServerError),
+    (502, "<html>bad gateway</html>", ServerError),
+    (503, {"message": "Busy"}, OverloadedError),
+]
+ERRORS["bedrock_invoke"] = ERRORS["bedrock_converse"]

@@ -36,6 +36,14 @@ def decode(dialect, body, *, stream, size):
     return events + decoder.finish()
 
 
+def texts_in(value):
+    """Every string in a JSON value, wherever a dialect has its place for it."""
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for each in inner for text in texts_in(each)]
+
+
 def succeeded(events):
     return not any(isinstance(event, AnswerFailed) for event in events)
 
@@ -146,8 +154,7 @@ def test_a_request_is_valid_json_without_any_key(dialect, stream):
         extra={"x": 1},
     )
     wire = spoken.encode(request, ENDPOINT, stream=stream)
-    body = json.loads(wire.body)
-    assert body["messages"][-1]["content"] == request.messages[-1].content
+    assert any(request.messages[-1].content in text for text in texts_in(json.loads(wire.body)))
     assert wire.stream == stream
     assert all(name == name.lower() for name in wire.headers)
     signed = spoken.authorize(KEY)
