@@ -23,6 +23,7 @@ from gateway.server.run import serve as run_server
 from local_backend.backend import LocalBackend, LocalModelSpec
 from providers import DIALECTS
 from providers.aiohttp_transport import AiohttpTransport
+from providers.aws_signer import AwsSigner
 from providers.base import Transport
 from providers.http_transport import HttpTransport
 
@@ -41,6 +42,7 @@ class Gateway:
     def __init__(self, catalogue: Catalogue, home: Path, limits: Limits | None = None) -> None:
         self._http = HttpTransport()
         self._proxied: dict[str, AiohttpTransport] = {}
+        self._signers: dict[tuple[str, str | None, str | None], AwsSigner] = {}
         self._local = LocalBackend(_local_models(catalogue), home=home)
         self._off: dict[str, str] = {}
         self._off_until_s = 0.0
@@ -84,10 +86,20 @@ class Gateway:
 
     def _upstream(self, provider: ProviderEntry) -> Upstream:
         dialect = DIALECTS[provider.dialect]
+        if provider.aws:
+            return Upstream(dialect, self._transport(provider), {}, signer=self._signer(provider))
         headers: Mapping[str, str] = {} if provider.api_key is None else dialect.authorize(provider.api_key.reveal())
         if provider.local:
             return Upstream(dialect, self._local, headers, connect_timeout_s=LOCAL_WAIT_S)
         return Upstream(dialect, self._transport(provider), headers)
+
+    def _signer(self, provider: ProviderEntry) -> AwsSigner:
+        """One for each account, over reloads too: it holds credentials that took a while to find."""
+        bearer_key = None if provider.api_key is None else provider.api_key.reveal()
+        account = (provider.region or "", provider.profile, bearer_key)
+        if account not in self._signers:
+            self._signers[account] = AwsSigner(account[0], profile=account[1], bearer_key=account[2])
+        return self._signers[account]
 
     def _transport(self, provider: ProviderEntry) -> Transport:
         if provider.transport == "http":
@@ -107,13 +119,12 @@ class Gateway:
         return self._off
 
     def _local_off(self) -> dict[str, str]:
-        return {
-            status.name: status.reason for status in self._local.models() if status.state not in ("ready", "starting")
-        }
+        return {status.name: status.reason for status in self._local.models() if not status.can_serve}
 
     def _local_status(self) -> dict[str, str]:
+        """For anyone to read, so without the reasons that name files."""
         return {
-            status.name: f"{status.state}: {status.reason}" if status.reason else status.state
+            status.name: f"crashed: {status.reason}" if status.state == "crashed" else status.state
             for status in self._local.models()
         }
 

@@ -53,6 +53,8 @@ class ProviderEntry(Struct, frozen=True, kw_only=True):
     """The forward proxy's URL. A Secret because it may hold a password."""
     region: str | None = None
     profile: str | None = None
+    aws: bool = False
+    """Reached with AWS credentials, unless `api_key` is a Bedrock API key."""
     local: bool = False
     on: bool = True
     off_reason: str | None = None
@@ -98,6 +100,8 @@ class Route(Struct, frozen=True, kw_only=True):
     fallback: tuple[str, ...] = ()
     """Route names and Endpoint ids, tried after the Route's own."""
     upcast: bool = False
+    emulate: bool = True
+    """Whether tools and JSON are emulated where an Endpoint lacks them."""
     implicit: bool = False
     """Nobody wrote it: a served Model, or an Endpoint asked for by its id."""
 
