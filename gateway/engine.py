@@ -9,11 +9,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Literal, TypeVar
 
+import msgspec
 from msgspec import Struct
 
-from gateway.errors import NoEndpointError
+from gateway.errors import InvalidRequestError, NoEndpointError
 from gateway.routing.plan import Plan
-from providers.base import Decoder, Dialect, Endpoint, Signer, Transport, WireRequest, WireResponse
+from providers.base import Adaptation, Decoder, Dialect, Endpoint, Signer, Transport, WireRequest, WireResponse
+from providers.emulation import Emulated, Emulation, Repair, emulate
+from providers.elsewhere import may_follow
 from providers.errors import (
     BadRequestError,
     ConnectError,
@@ -21,6 +24,7 @@ from providers.errors import (
     ContextLengthError,
     CredentialsError,
     FirstTokenTimeoutError,
+    GarbledError,
     MixgateError,
     OverloadedError,
     ProviderError,
@@ -31,7 +35,8 @@ from providers.errors import (
     UnknownModelError,
     UnsupportedError,
 )
-from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, Event
+from providers.messages import CONTENT_EVENTS, AnswerElsewhere, AnswerFailed, ChatRequest, Event
+from providers.schema_validation import BadSchemaError, complaint
 
 ATTEMPTS_MAX: Final = 6
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -100,6 +105,10 @@ class Attempt(Struct):
     code: str | None = None
     upstream_status: int | None = None
     duration_s: float = 0.0
+    followed: bool = False
+    """Whether the answer was fetched from a URL that the provider gave."""
+    emulated: tuple[Emulated, ...] = ()
+    adapted: tuple[Adaptation, ...] = ()
 
 
 class Limits(Struct, frozen=True):
@@ -118,11 +127,13 @@ class Answer:
     __slots__ = (
         "_complete",
         "_decoder",
+        "_emulation",
         "_errors",
         "_failure",
         "_held",
         "_limits",
         "_position",
+        "_repair",
         "_response",
         "_unix_time_s",
         "_upstreams",
@@ -156,6 +167,8 @@ class Answer:
         self._position = 0
         self._response: WireResponse | None = None
         self._decoder: Decoder | None = None
+        self._emulation: Emulation | None = None
+        self._repair: Emulation | None = None
         self._held: list[Event] = []
         self._errors: list[ProviderError] = []
         self._failure: ProviderError | None = None
@@ -198,6 +211,10 @@ class Answer:
                     continue
             if self._held or not self.committed:
                 events = self._hold(events)
+                if events and isinstance(events[-1], AnswerFailed):  # an emulation that came to nothing
+                    self._complete = False
+                    self._end_failed(events.pop())
+                    continue
             if events:
                 return events
 
@@ -211,15 +228,35 @@ class Answer:
             self._settle("cancelled", "cancelled")
 
     def _hold(self, events: list[Event]) -> list[Event]:
-        """Keep events back until there is content to commit to (stream) or the answer is complete (whole)."""
+        """Keep events back until there is content to commit to (stream) or the answer is complete (whole, emulated)."""
         self._held.extend(events)
-        if self._complete or (self.stream and any(isinstance(event, CONTENT_EVENTS) for event in events)):
+        if self._complete:
+            return self._settle_held()
+        streaming = self.stream and self._emulation is None
+        if streaming and any(isinstance(event, CONTENT_EVENTS) for event in events):
             self.committed = True
-            if not self._complete:
-                self._watch.arm(self._limits.idle_timeout_s, StalledError)
+            self._watch.arm(self._limits.idle_timeout_s, StalledError)
             held, self._held = self._held, []
             return held
         return []
+
+    def _settle_held(self) -> list[Event]:
+        """All events of a complete answer; nothing where its emulation wants to ask once more."""
+        held, self._held = self._held, []
+        if self._emulation is None:
+            self.committed = True
+            return held
+        try:
+            settled = self._emulation.settle(held, complaint)
+        except BadSchemaError as error:
+            param = "tools" if "tools" in self._emulation.emulated else "response_format"
+            raise InvalidRequestError(str(error), param=param) from error
+        if isinstance(settled, Repair):
+            self._repair = msgspec.structs.replace(self._emulation, request=settled.request, repaired=True)
+            self._complete = False
+            return []
+        self.committed = not (settled and isinstance(settled[-1], AnswerFailed))
+        return settled
 
     async def _open_next(self) -> None:
         """Start the next Attempt.
@@ -227,16 +264,16 @@ class Answer:
         Raises:
             MixgateError: There is none left.
         """
-        candidates = self.plan.candidates
-        if self._position >= min(len(candidates), ATTEMPTS_MAX):
-            raise most_useful(self._errors) if self._errors else NoEndpointError("nothing is left to ask")
-        endpoint = candidates[self._position]
-        self._position += 1
+        endpoint = self._next_endpoint()
         upstream = self._upstreams[endpoint.id]
+        emulation = self._emulation
+        asked = self.request if emulation is None else emulation.request
         attempt = Attempt(len(self.attempts) + 1, endpoint, self._watch.now_s())
+        attempt.emulated = () if emulation is None else emulation.emulated
         self.attempts.append(attempt)
         try:
-            wire = upstream.authorize(upstream.dialect.encode(self.request, endpoint, stream=self.stream))
+            wire = upstream.authorize(upstream.dialect.encode(asked, endpoint, stream=self.stream))
+            attempt.adapted = wire.adapted
             if upstream.signer is not None:
                 wire = await upstream.signer.sign(wire, now_unix_s=self._unix_time_s())
             response = await self._send(wire, upstream)
@@ -255,10 +292,27 @@ class Answer:
         meaning = upstream.dialect.error(response.status, response.headers, body, now_unix_s=self._unix_time_s())
         self._end_failed(AnswerFailed(meaning))
 
+    def _next_endpoint(self) -> Endpoint:
+        """Whom to ask now: the same again for a repair, else the next candidate.
+
+        Raises:
+            MixgateError: There is none left.
+        """
+        if self._repair is not None:
+            self._emulation, self._repair = self._repair, None
+            return self.endpoint
+        candidates = self.plan.candidates
+        if self._position >= min(len(candidates), ATTEMPTS_MAX):
+            raise most_useful(self._errors) if self._errors else NoEndpointError("nothing is left to ask")
+        endpoint = candidates[self._position]
+        self._position += 1
+        self._emulation = emulate(self.request, endpoint.capabilities) if self.plan.emulate else None
+        return endpoint
+
     async def _send(self, wire: WireRequest, upstream: Upstream) -> WireResponse:
         others = self._position < min(len(self.plan.candidates), ATTEMPTS_MAX)
         limits = self._limits
-        if not self.stream:
+        if not wire.stream:
             limit_s = limits.whole_timeout_s
         else:
             limit_s = limits.first_token_timeout_s if others else limits.last_first_token_timeout_s
@@ -285,6 +339,8 @@ class Answer:
             if data and not decoder.ended:
                 return events
         events += decoder.finish()
+        if events and isinstance(events[-1], AnswerElsewhere):
+            return events[:-1] + await self._follow(events[-1].url)
         if not (events and isinstance(events[-1], AnswerFailed)):
             response.close(ended=True)
             self._response = None
@@ -292,6 +348,27 @@ class Answer:
             self._watch.disarm()
             self._settle("ok", None)
         return events
+
+    async def _follow(self, url: str) -> list[Event]:
+        """Go on reading at a URL that the provider gave: once, and only where it is configured to leave answers."""
+        attempt = self.attempts[-1]
+        if attempt.followed or not may_follow(url, attempt.endpoint):
+            return [AnswerFailed(GarbledError("the provider left its answer at a place that is not configured for it"))]
+        attempt.followed = True
+        upstream = self._upstreams[attempt.endpoint.id]
+        if self._response is not None:
+            self._response.close(ended=True)
+        # Without our key: whoever keeps the answer is not who the key is for.
+        wire = WireRequest(url=url, body=b"", headers={"accept": "application/json"}, method="GET")
+        try:
+            self._response = response = await self._send(wire, upstream)
+        except ProviderError as error:
+            return [AnswerFailed(error)]
+        if response.status != 200:
+            message = f"the answer that the provider left elsewhere could not be fetched (HTTP {response.status})"
+            return [AnswerFailed(ServerError(message, upstream_status=response.status))]
+        self._decoder = upstream.dialect.decoder(attempt.endpoint, stream=False, headers=response.headers)
+        return []
 
     async def _read_error(self, response: WireResponse) -> bytes:
         """What a non-2xx answer says, as far as it is worth reading."""

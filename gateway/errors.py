@@ -10,6 +10,7 @@
         ├── NotFoundError          no such HTTP path
         ├── MethodNotAllowedError  the path is right, the method is not
         ├── ModelNotFoundError     no Model of that name
+        ├── CapabilityError        nothing that is on can do what is asked
         ├── NoEndpointError        a known Model with nothing on to serve it
         ├── OverCapacityError      we are full
         └── ShuttingDownError      we are draining
@@ -111,6 +112,12 @@ class NoEndpointError(RefusalError):
     code: ClassVar[str] = "no_endpoint_available"
     status: ClassVar[int] = 503
     type: ClassVar[str] = "api_error"
+
+
+class CapabilityError(RefusalError):
+    """Nothing that is on can do what is asked (tools, a modality); the message says what each Endpoint lacks."""
+
+    code: ClassVar[str] = "unsupported"
 
 
 class OverCapacityError(RefusalError):

@@ -113,7 +113,7 @@ def _what_next(pulled: Pulled, config: Path) -> str:
     for model in catalogue.local_models:
         if model.file in {pulled.path.name, str(pulled.path)}:
             served = catalogue.endpoints[model.endpoint].model
-            return f"{model.endpoint} in {config} names it: it stands behind {served} from the next start on"
+            return f"{model.endpoint} in {config} names it: a running gateway takes it up and it stands behind {served}"
     name = pulled.path.stem.lower()
     row = f"      {name}: {{file: {pulled.path.name}, serves: {name}}}"
     return f"no row of {config} names it yet; add one under the local provider's `models`:\n{row}"

@@ -100,6 +100,7 @@ class _Settling:
             policy=section.policy,
             fallback=self._fallback(name, section),
             upcast=section.upcast,
+            emulate=section.emulate,
         )
 
     def _route_endpoints(self, name: str, section: RouteSection) -> tuple[str, ...]:

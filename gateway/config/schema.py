@@ -219,6 +219,9 @@ class RouteSection(Section):
     upcast: bool = Field(
         default=False, description="Run whole answers as streams upstream, for first-token and stall limits"
     )  # a default
+    emulate: bool = Field(
+        default=True, description="Ask in words for tools and JSON where an endpoint has neither, and judge the reply"
+    )
 
 
 class TlsSection(Section):

@@ -9,6 +9,9 @@ from gateway.config.schema import ORDERED
 from providers.base import Endpoint
 from providers.messages import ChatRequest, Message
 
+EMULATED = frozenset({"tools", "json_object", "json_schema"})
+"""Capabilities that any model can be given in words (providers/emulation.py)."""
+
 
 class Exclusion(Struct, frozen=True, gc=False):
     """An Endpoint that was not considered, and why. `code` is stable, `reason` is for people."""
@@ -24,6 +27,8 @@ class Plan(Struct, frozen=True):
     route: str
     candidates: tuple[Endpoint, ...]
     excluded: tuple[Exclusion, ...]
+    emulate: bool = True
+    """Whether what an Endpoint lacks of tools and JSON is asked for in words and read out of its text."""
 
 
 def needs(request: ChatRequest) -> tuple[str, ...]:
@@ -81,16 +86,19 @@ def plan(route: Route, needed: tuple[str, ...], catalogue: Catalogue, off: Mappi
     """
     candidates: list[Endpoint] = []
     excluded: list[Exclusion] = []
+    hard = tuple(capability for capability in needed if not (route.emulate and capability in EMULATED))
     for stage in _stages(route, catalogue):
         eligible: list[Endpoint] = []
         for endpoint in stage:
-            exclusion = _exclude(endpoint, needed, off)
+            exclusion = _exclude(endpoint, hard, off)
             if exclusion is not None:
                 excluded.append(exclusion)
             elif endpoint not in candidates:
                 eligible.append(endpoint)
+        # A stable sort: who can do all of it without emulation first.
+        eligible.sort(key=lambda endpoint: sum(not getattr(endpoint.capabilities, name) for name in needed))
         candidates.extend(eligible)
-    return Plan(route.name, tuple(candidates), tuple(excluded))
+    return Plan(route.name, tuple(candidates), tuple(excluded), route.emulate)
 
 
 def _stages(route: Route, catalogue: Catalogue) -> Iterator[list[Endpoint]]:

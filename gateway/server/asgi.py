@@ -15,9 +15,9 @@ from msgspec import Struct
 from gateway.config.catalogue import Catalogue
 from gateway.engine import Answer, Limits, Upstream
 from gateway.errors import (
+    CapabilityError,
     InvalidRequestError,
     MethodNotAllowedError,
-    ModelNotFoundError,
     NoEndpointError,
     NotFoundError,
 )
@@ -31,7 +31,7 @@ from gateway.server.ids import GenerationIds
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.models import list_models, model_entry
 from gateway.server.openai_request import SMALL_BODY_BYTES, check_structure, decode_chat
-from providers.errors import MixgateError, UnsupportedError
+from providers.errors import MixgateError
 from providers.messages import ChatRequest
 
 SURFACES: Final = ("/v1", "/api/v1")
@@ -129,7 +129,7 @@ class Application:
         catalogue = self._live.snapshot.catalogue
         entry = model_entry(resolve(name, catalogue), catalogue, self._live.off())
         if entry is None:
-            raise ModelNotFoundError(f"{name[:100]!r} is configured, but nothing can answer for it now", param="model")
+            raise NoEndpointError(f"{name[:100]!r} is configured, but nothing can answer for it now", param="model")
         await _send_json(send, entry)
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -210,7 +210,7 @@ class Application:
             f"{exclusion.endpoint}: {exclusion.reason}" for exclusion in planned.excluded[:EXCLUSIONS_SHOWN_MAX]
         )
         if any(exclusion.code not in ("off", "retired") for exclusion in planned.excluded):
-            raise UnsupportedError(f"no endpoint of {route.name!r} can do what is asked. {reasons}")
+            raise CapabilityError(f"no endpoint of {route.name!r} can do what is asked. {reasons}")
         raise NoEndpointError(f"nothing can answer for {route.name!r} now. {reasons or 'It has no endpoint.'}")
 
 

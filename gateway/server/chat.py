@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from gateway.engine import Answer
 from gateway.errors import ShuttingDownError
@@ -57,7 +57,7 @@ class ChatReply:
         """
         answer = self._answer
         events: Sequence[Event] = await answer.next()
-        body = whole_answer(self._head(), events, answer.skipped_chunks)
+        body = whole_answer(self._head(), events, self._notes())
         headers = [(b"content-type", b"application/json"), *self._explain()]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
@@ -109,7 +109,7 @@ class ChatReply:
         if not self._started:  # a stream is framed as one, even when it comes all at once
             await self._write(last)
             last = b""
-        await self._write(last + encoder.end(answer.skipped_chunks), more=False)
+        await self._write(last + encoder.end(self._notes()), more=False)
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         self._sending = True
@@ -125,6 +125,16 @@ class ChatReply:
         self._timer = loop.call_later(PING_EVERY_S, self._ping_soon)
         if not self._sending:
             self._pinging = loop.create_task(self._write(PING))
+
+    def _notes(self) -> dict[str, Any]:
+        """What a client should know of how its answer came about; empty when it came as asked."""
+        answer = self._answer
+        notes: dict[str, Any] = {}
+        if answer.skipped_chunks:
+            notes["skipped_chunks"] = answer.skipped_chunks
+        if answer.attempts[-1].emulated:
+            notes["emulated"] = list(answer.attempts[-1].emulated)
+        return notes
 
     def _head(self) -> AnswerHead:
         endpoint = self._answer.endpoint
@@ -145,4 +155,7 @@ class ChatReply:
         if attempts:
             headers.append((b"x-mixgate-endpoint", attempts[-1].endpoint.id.encode("ascii", "replace")))
             headers.append((b"x-mixgate-attempts", b"%d" % len(attempts)))
+            dropped = [one.param for one in attempts[-1].adapted if one.action == "dropped"]
+            if dropped:
+                headers.append((b"x-mixgate-dropped-params", ",".join(dropped).encode("ascii", "replace")[:1000]))
         return headers

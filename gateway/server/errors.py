@@ -6,10 +6,13 @@ from typing import Any
 import msgspec
 
 from gateway.engine import Attempt
-from providers.errors import MixgateError, ProviderError
+from gateway.errors import NoEndpointError
+from providers.errors import CredentialsError, MixgateError, ProviderError, UnknownModelError
 
 RETRY_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504})
 RETRY_AFTER_DEFAULT_S = 1
+OPERATOR_MUST_ACT = (CredentialsError, UnknownModelError, NoEndpointError)
+"""Errors that no client can retry away, whatever their status."""
 
 
 def error_answer(error: MixgateError, attempts: Sequence[Attempt] = ()) -> bytes:
@@ -41,7 +44,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 def error_headers(error: MixgateError) -> list[tuple[bytes, bytes]]:
     """The headers beside it: when to come back, and whether coming back helps (OpenAI's SDKs read both)."""
     headers = [(b"content-type", b"application/json")]
-    again = error.status in RETRY_STATUSES
+    again = error.status in RETRY_STATUSES and not isinstance(error, OPERATOR_MUST_ACT)
     headers.append((b"x-should-retry", b"true" if again else b"false"))
     if error.retry_after_s is not None or error.status in (429, 503):
         wait_s = RETRY_AFTER_DEFAULT_S if error.retry_after_s is None else max(1, round(error.retry_after_s))

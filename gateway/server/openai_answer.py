@@ -26,6 +26,7 @@ from providers.messages import (
     UsageReported,
 )
 
+NANO_PER_USD: Final = 10**9
 DONE: Final = b"data: [DONE]\n\n"
 PING: Final = b": ping\n\n"
 
@@ -88,7 +89,7 @@ class _Completion(Struct):
     mixgate: dict[str, Any] | UnsetType = UNSET
 
 
-def whole_answer(head: AnswerHead, events: Sequence[Event], skipped_chunks: int) -> bytes:
+def whole_answer(head: AnswerHead, events: Sequence[Event], notes: dict[str, Any]) -> bytes:
     """One `chat.completion`: a fold over all events of an answer."""
     answer = _Completion(head.id, head.created_unix_s, head.model, head.provider, [])
     folds: dict[int, _Fold] = {}
@@ -103,8 +104,8 @@ def whole_answer(head: AnswerHead, events: Sequence[Event], skipped_chunks: int)
                 fold = folds[event.choice] = _Fold(event.choice)
             fold.add(event)
     answer.choices = [folds[index].choice() for index in sorted(folds)]
-    if skipped_chunks:
-        answer.mixgate = {"skipped_chunks": skipped_chunks}
+    if notes:
+        answer.mixgate = notes
     return _encode(answer)
 
 
@@ -186,7 +187,15 @@ def usage_body(usage: Usage) -> dict[str, Any]:
         body["prompt_tokens_details"] = details
     if usage.reasoning_tokens is not None:
         body["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    if usage.cost_in_nusd is not None:
+        body["cost"] = msgspec.Raw(_usd(usage.cost_in_nusd))
     return body
+
+
+def _usd(cost_in_nusd: int) -> bytes:
+    """Nano-USD as a JSON number in USD, written from the integer: no float comes near money."""
+    whole, rest = divmod(cost_in_nusd, NANO_PER_USD)
+    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".").encode()
 
 
 class ChunkEncoder:
@@ -220,12 +229,12 @@ class ChunkEncoder:
                 out.append(self._chunk(event))
         return b"".join(out)
 
-    def end(self, skipped_chunks: int) -> bytes:
+    def end(self, notes: dict[str, Any]) -> bytes:
         """What closes a complete stream: usage where it was asked for, and the end mark."""
         last = b""
         if self._include_usage:
             usage = usage_body(self._usage or Usage())
-            note = b',"mixgate":%b' % _encode({"skipped_chunks": skipped_chunks}) if skipped_chunks else b""
+            note = b',"mixgate":%b' % _encode(notes) if notes else b""
             last = b'%b],"usage":%b%b}\n\n' % (self._prefix, _encode(usage), note)
         return last + DONE
 

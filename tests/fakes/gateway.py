@@ -61,7 +61,10 @@ async def running_gateway(
             await gateway.aclose()
 
 
-def openai_config(*base_urls: str, policy: str = "ordered") -> str:
+CAPABLE = "{system: true, tools: true, json_object: true, json_schema: true, logprobs: true}"
+
+
+def openai_config(*base_urls: str, policy: str = "ordered", capabilities: str = CAPABLE) -> str:
     """A configuration with one `openai` provider per URL, all serving the Model `m` in that order."""
     lines = ["providers:"]
     for place, url in enumerate(base_urls):
@@ -74,7 +77,7 @@ def openai_config(*base_urls: str, policy: str = "ordered") -> str:
             "        serves: m",
             "        context_tokens: 32768",
             "        price: {input: 1, output: 2}",
-            "        capabilities: {system: true, tools: true, json_object: true, json_schema: true, logprobs: true}",
+            f"        capabilities: {capabilities}",
         ]
     endpoints = ", ".join(f"p{place}/up" for place in range(len(base_urls)))
     return "\n".join([*lines, "routes:", f"  m: {{policy: {policy}, endpoints: [{endpoints}]}}", ""])
