@@ -15,8 +15,8 @@ from msgspec import Struct
 from gateway.errors import InvalidRequestError, NoEndpointError
 from gateway.routing.plan import Plan
 from providers.base import Adaptation, Decoder, Dialect, Endpoint, Signer, Transport, WireRequest, WireResponse
+from providers.elsewhere import AnswerElsewhereError, may_follow
 from providers.emulation import Emulated, Emulation, Repair, emulate
-from providers.elsewhere import may_follow
 from providers.errors import (
     BadRequestError,
     ConnectError,
@@ -24,7 +24,6 @@ from providers.errors import (
     ContextLengthError,
     CredentialsError,
     FirstTokenTimeoutError,
-    GarbledError,
     MixgateError,
     OverloadedError,
     ProviderError,
@@ -32,10 +31,11 @@ from providers.errors import (
     RegionError,
     ServerError,
     StalledError,
+    TruncatedError,
     UnknownModelError,
     UnsupportedError,
 )
-from providers.messages import CONTENT_EVENTS, AnswerElsewhere, AnswerFailed, ChatRequest, Event
+from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, Event
 from providers.schema_validation import BadSchemaError, complaint
 
 ATTEMPTS_MAX: Final = 6
@@ -302,7 +302,7 @@ class Answer:
             self._emulation, self._repair = self._repair, None
             return self.endpoint
         candidates = self.plan.candidates
-        if self._position >= min(len(candidates), ATTEMPTS_MAX):
+        if self._position >= min(len(candidates), ATTEMPTS_MAX) or (self._errors and self._watch.is_over()):
             raise most_useful(self._errors) if self._errors else NoEndpointError("nothing is left to ask")
         endpoint = candidates[self._position]
         self._position += 1
@@ -339,9 +339,10 @@ class Answer:
             if data and not decoder.ended:
                 return events
         events += decoder.finish()
-        if events and isinstance(events[-1], AnswerElsewhere):
-            return events[:-1] + await self._follow(events[-1].url)
-        if not (events and isinstance(events[-1], AnswerFailed)):
+        failure = events[-1] if events else None
+        if isinstance(failure, AnswerFailed) and isinstance(failure.error, AnswerElsewhereError):
+            return events[:-1] + await self._follow(failure.error)
+        if not isinstance(failure, AnswerFailed):
             response.close(ended=True)
             self._response = None
             self._complete = True
@@ -349,17 +350,17 @@ class Answer:
             self._settle("ok", None)
         return events
 
-    async def _follow(self, url: str) -> list[Event]:
+    async def _follow(self, elsewhere: AnswerElsewhereError) -> list[Event]:
         """Go on reading at a URL that the provider gave: once, and only where it is configured to leave answers."""
         attempt = self.attempts[-1]
-        if attempt.followed or not may_follow(url, attempt.endpoint):
-            return [AnswerFailed(GarbledError("the provider left its answer at a place that is not configured for it"))]
+        if attempt.followed or not may_follow(elsewhere.url, attempt.endpoint):
+            return [AnswerFailed(elsewhere)]
         attempt.followed = True
         upstream = self._upstreams[attempt.endpoint.id]
         if self._response is not None:
             self._response.close(ended=True)
         # Without our key: whoever keeps the answer is not who the key is for.
-        wire = WireRequest(url=url, body=b"", headers={"accept": "application/json"}, method="GET")
+        wire = WireRequest(url=elsewhere.url, body=b"", headers={"accept": "application/json"}, method="GET")
         try:
             self._response = response = await self._send(wire, upstream)
         except ProviderError as error:
@@ -415,6 +416,7 @@ _USEFULNESS: tuple[type[ProviderError], ...] = (
     OverloadedError,
     FirstTokenTimeoutError,
     StalledError,
+    TruncatedError,
     ServerError,
     RegionError,
     UnknownModelError,
@@ -474,7 +476,11 @@ class _Watch:
         self._progressed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(limit_s, self._look)
+        self._timer = self._loop.call_later(max(0.0, min(limit_s, self._deadline_s - self._loop.time())), self._look)
+
+    def is_over(self) -> bool:
+        """Whether the time for all Attempts together is used up."""
+        return self._loop.time() >= self._deadline_s
 
     def progress(self) -> None:
         """Something worth waiting for came: the limit counts anew from the next wait. Comments are not progress."""

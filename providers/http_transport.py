@@ -28,6 +28,8 @@ BODY_MAX_BYTES: Final = 32 * 1024 * 1024
 STREAM_MAX_BYTES: Final = 64 * 1024 * 1024
 QUEUE_PAUSE_BYTES: Final = 256 * 1024
 """Unread bytes of a stream at which the provider is told to wait."""
+TARGETS_MAX: Final = 1024
+"""URLs that are kept taken apart. More come only from providers that hand out URLs, each of them used once."""
 IDLE_CONNECTIONS_MAX: Final = 512
 CONNECTIONS_MAX: Final = 4096
 """Open connections to one origin; one more is refused rather than queued."""
@@ -111,6 +113,8 @@ class HttpTransport:
             line=f"{request.method} {path} HTTP/1.1\r\n".encode("ascii"),
             host=parts.netloc.rpartition("@")[2].encode("ascii"),
         )
+        if len(self._targets) >= TARGETS_MAX:
+            self._targets.clear()
         self._targets[request.method, request.url] = target
         return target
 

@@ -35,3 +35,6 @@ class Quirks(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
 
     late_system: bool = False
     """Does it take system messages in mid-conversation? Otherwise they move to the top."""
+
+    answer_origins: list[str] = []
+    """Where may it leave answers and hand us their URL, besides its own base_url? As in https://bucket.example.com."""
