@@ -15,9 +15,10 @@ from msgspec import Struct
 from gateway.errors import InvalidRequestError, NoEndpointError
 from gateway.routing.plan import Plan
 from providers.base import Adaptation, Decoder, Dialect, Endpoint, Signer, Transport, WireRequest, WireResponse
-from providers.elsewhere import AnswerElsewhereError, may_follow
+from providers.elsewhere import may_follow
 from providers.emulation import Emulated, Emulation, Repair, emulate
 from providers.errors import (
+    AnswerElsewhereError,
     BadRequestError,
     ConnectError,
     ContentPolicyError,

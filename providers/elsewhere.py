@@ -1,4 +1,4 @@
-"""Answers that a provider leaves at a URL, and whether it may be followed. Closed unless the configuration opens it.
+"""Whether a URL that a provider hands us may be followed. Pure, and closed unless the configuration opens it.
 
 Some providers leave an answer in a storage bucket and answer with its URL. Followed blindly, such a URL would let
 whoever answers for a provider send this gateway anywhere in the operator's network.
@@ -9,24 +9,12 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from providers.base import Endpoint
-from providers.errors import GarbledError
 
 URL_MAX_CHARS: Final = 8192
 
 _SOUND = re.compile(r"https?://[!-\[\]-~]+", re.IGNORECASE)
 """Visible ASCII without a backslash: nothing that two parsers read differently, nothing that ends a request line."""
 _PORTS = {"http": 80, "https": 443}
-
-
-class AnswerElsewhereError(GarbledError):
-    """The answer lies at a URL. A decoder fails with this; the engine fetches it where it may, or lets it stand.
-
-    Fetched once, without credentials. So a URL that nobody looks at is a failure, never a request.
-    """
-
-    def __init__(self, url: str) -> None:
-        super().__init__("the provider left its answer at a place that is not configured for it")
-        self.url = url
 
 
 def may_follow(url: str, endpoint: Endpoint) -> bool:

@@ -7,6 +7,7 @@
     │   ├── RateLimitedError       it answered that we ask too often
     │   ├── ServerError            it broke: 5xx, an error inside a 200, an empty answer
     │   │   └── GarbledError       it answered something that is not its own protocol
+    │   │       └── AnswerElsewhereError  it left the answer at a URL
     │   ├── FirstTokenTimeoutError it took the request and said nothing in time
     │   ├── StalledError           it stopped talking in the middle
     │   ├── TruncatedError         it hung up before the answer was complete
@@ -109,6 +110,17 @@ class GarbledError(ServerError):
     """It answered something that is not its own protocol: HTML, bad JSON, a body over every bound."""
 
     code: ClassVar[str] = "provider_garbled"
+
+
+class AnswerElsewhereError(GarbledError):
+    """It left the answer at a URL. A decoder fails with this; the engine fetches it where it may, or lets it stand.
+
+    Fetched once, without credentials. So a URL that nobody looks at is a failure, never a request.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__("the provider left its answer at a place that is not configured for it")
+        self.url = url
 
 
 class FirstTokenTimeoutError(ProviderError):
