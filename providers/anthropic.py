@@ -41,6 +41,7 @@ _HEADERS = {
     "accept": "application/json, text/event-stream",
     "anthropic-version": API_VERSION,
 }
+_NOT_NAME = re.compile(r"[^a-zA-Z0-9_.-]")
 _DATED = re.compile(r"[a-z0-9_]+_20\d{6}")
 """Types of tools that Anthropic runs itself end in a date, `web_search_20250305`."""
 _EMPTY_SCHEMA: dict[str, Any] = {"type": "object", "properties": {}}
@@ -346,7 +347,8 @@ def _tell_dropped(request: ChatRequest, adapted: list[Adaptation]) -> None:
         own = {(str(place),) for place, tool in enumerate(request.tools or ()) if _DATED.fullmatch(tool.type)}
         paths = (path for path in _paths(request.extra) if path[0] != "tools" or path[1:2] not in own)
         adapted += [
-            Adaptation(".".join(path)[:PARAM_MAX_CHARS], "dropped", "unknown to Anthropic")
+            # Names of a client's choosing end up in a header: nothing but what a name is made of.
+            Adaptation(_NOT_NAME.sub("_", ".".join(path)[:PARAM_MAX_CHARS]), "dropped", "unknown to Anthropic")
             for path in islice(paths, EXTRAS_TOLD_MAX)
         ]
 

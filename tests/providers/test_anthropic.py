@@ -519,4 +519,5 @@ def test_unknown_members_are_dropped_and_told():
     extra = {"thinking": {"type": "enabled"}, "messages": {"0": {"x": 1}}}
     assert body(extra=extra) == body()
     assert told(extra=extra) == {("thinking.type", "dropped"), ("messages.0.x", "dropped")}
+    assert told(extra={"a\r\nset-cookie: x": 1}) == {("a__set-cookie__x", "dropped")}
     assert len(wire(extra={str(number): 1 for number in range(1000)}).adapted) == 32
