@@ -7,7 +7,7 @@ failure ends the answer with an error, never with silence. A whole answer is han
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -155,6 +155,7 @@ class Answer:
         limits: Limits,
         unix_time_s: Callable[[], float],
         loop: asyncio.AbstractEventLoop | None = None,
+        task: asyncio.Task[Any] | None = None,
     ) -> None:
         self.request = request
         self.plan = plan
@@ -164,7 +165,7 @@ class Answer:
         self._upstreams = upstreams
         self._limits = limits
         self._unix_time_s = unix_time_s
-        self._watch = _Watch(limits.total_timeout_s, loop or asyncio.get_running_loop())
+        self._watch = _Watch(limits.total_timeout_s, loop or asyncio.get_running_loop(), task)
         self._position = 0
         self._response: WireResponse | None = None
         self._decoder: Decoder | None = None
@@ -455,10 +456,10 @@ class _Watch:
         "_waiting",
     )
 
-    def __init__(self, total_timeout_s: float, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, total_timeout_s: float, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None) -> None:
         self._loop = loop
         self._deadline_s = self._loop.time() + total_timeout_s
-        self._task: asyncio.Task[object] | None = None
+        self._task = task
         self._waiting = False
         self._timer: asyncio.TimerHandle | None = None
         self._error: type[ProviderError] = StalledError

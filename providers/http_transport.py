@@ -434,12 +434,13 @@ class _Connection(asyncio.Protocol):
         if self._complete:
             self._refuse_surplus()
             return
-        self._head_bytes += len(name) + len(value)
+        length = len(name)
+        self._head_bytes += length + len(value)
         if self._head_bytes > HEAD_MAX_BYTES:
             self._fail(GarbledError("the provider's answer has too large a head"))
             return
         self._headers.append((name, value))
-        if len(name) in _TELLING_LENGTHS:
+        if length in _TELLING_LENGTHS:
             key = name.lower()
             if key in (b"content-length", b"transfer-encoding"):
                 self._framed = True

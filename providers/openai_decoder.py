@@ -384,9 +384,11 @@ def _usage(usage: _Usage) -> Usage:
 
 def count(value: object) -> int | None:
     """A token count as a provider wrote it, or None where it cannot be one (absent, negative, absurd)."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= TOKENS_MAX:
-        return None
-    return int(value)
+    if type(value) is int:  # not bool, which is an int to isinstance
+        return value if 0 <= value <= TOKENS_MAX else None
+    if type(value) is float and 0 <= value <= TOKENS_MAX:
+        return int(value)
+    return None
 
 
 def _nano_usd(cost: object) -> int | None:

@@ -135,6 +135,8 @@ class Application:
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task(self._loop)
+        assert task is not None  # noqa: S101 (we are in it)
         _require_json(scope)
         request = await self._read_chat(receive)
         snapshot = self._live.snapshot
@@ -145,6 +147,7 @@ class Application:
             limits=self._limits,
             unix_time_s=time.time,
             loop=self._loop,
+            task=task,
         )
         reply = ChatReply(
             answer,
@@ -153,7 +156,7 @@ class Application:
             created_unix_s=int(time.time()),
             openrouter=scope["path"].startswith("/api/"),
         )
-        await self._run(scope, answer, reply)
+        await self._run(scope, answer, reply, task)
 
     async def _read_chat(self, receive: Receive) -> ChatRequest:
         """The chat request in a body.
@@ -172,10 +175,8 @@ class Application:
             await asyncio.sleep(0)  # let others have the loop between the steps of a large body
         return await asyncio.get_running_loop().run_in_executor(self._decoding, decode_chat, body)
 
-    async def _run(self, scope: Scope, answer: Answer, reply: ChatReply) -> None:
+    async def _run(self, scope: Scope, answer: Answer, reply: ChatReply, task: asyncio.Task[Any]) -> None:
         """Let the reply run, unless the client leaves or the drain limit passes first."""
-        task = asyncio.current_task(self._loop)
-        assert task is not None  # noqa: S101 (we are in it)
         on_disconnect = scope.get(ON_DISCONNECT)
         left = _Flag(task)
         expired = _Flag(task)
