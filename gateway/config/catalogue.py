@@ -1,7 +1,6 @@
 """What the gateway may route to, as frozen values: the outcome of reading providers.yaml."""
 
 from collections.abc import Mapping
-from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +10,8 @@ from gateway.config.complaints import near
 from gateway.config.schema import DEFAULT_POLICY, ORDERED, Policy
 from gateway.config.secrets import Secret
 from gateway.errors import ConfigProblem
-from providers.base import Endpoint, Price
+from providers.base import Endpoint
+from providers.pricing import PriceOverride
 
 DEMO_MODEL = "demo"
 BUNDLED_FILE = "bundled"
@@ -61,17 +61,6 @@ class ProviderEntry(Struct, frozen=True, kw_only=True):
     fix: str | None = None
     variables: tuple[str, ...] = ()
     """Environment variables that its keys are read from."""
-
-
-class PriceOverride(Struct, frozen=True, kw_only=True):
-    """Prices that hold instead of an Endpoint's own while every condition does. None: no such condition."""
-
-    price: Price
-    min_prompt_tokens: int | None = None
-    utc_start: str | None = None
-    utc_end: str | None = None
-    from_day: date | None = None
-    until_day: date | None = None
 
 
 class LocalModel(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from gateway.config.catalogue import BUNDLED_FILE, DEMO_MODEL, LocalModel, PriceOverride, ProviderEntry
+from gateway.config.catalogue import BUNDLED_FILE, DEMO_MODEL, LocalModel, ProviderEntry
 from gateway.config.complaints import Located, did_you_mean, spell_fix
 from gateway.config.dialects import default_quirks
 from gateway.config.schema import (
@@ -24,6 +24,7 @@ from gateway.config.schema import (
 )
 from gateway.errors import ConfigProblem
 from providers.base import Capabilities, Endpoint, Price
+from providers.pricing import PriceOverride
 from providers.quirks import Quirks
 
 SLOTS_DEFAULT = 4
