@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from gateway.server.openai_answer import AnswerHead, whole_answer
 from providers.anthropic import Anthropic
 from providers.messages import AnswerFailed, ChoiceFinished, ExtrasDelta
 from tests.contract.anthropic.chat_of import NoChatRequestError, chat_of
 from tests.contract.anthropic.ours import endpoint_for, ours
 from tests.contract.anthropic.vendor import check_request, meaning, pieces, raw_body, read_stream, read_whole
+from tests.fakes.specs import needs_specs, validator
 
 SHARED = Path(os.environ.get("SHARED_DIR", Path(__file__).parents[4] / "shared"))
 RECORDINGS = Path(os.environ.get("RECORDINGS_DIR", SHARED / "recordings"))
@@ -53,6 +55,19 @@ def test_a_recorded_answer_means_what_the_sdk_reads(path):
     COUNTS["tool calls"] += len(expected["calls"])
     COUNTS["thinking blocks"] += len(expected["blocks"])
     COUNTS["citations"] += len(with_url)
+
+
+@absent
+@needs_specs
+@pytest.mark.parametrize("path", RECORDED)
+def test_what_a_client_gets_of_it_is_a_chat_completion(path):
+    recording, _ = load(path)
+    body = raw_body(recording["response"])
+    decoder = Anthropic().decoder(endpoint_for({"model": "m"}), stream="text" in recording["response"]["body"])
+    events = decoder.feed(body) + decoder.finish()
+    answer = whole_answer(AnswerHead("gen-01", 1, "m", "a"), events, {})
+    validator("openai", "CreateChatCompletionResponse").validate(json.loads(answer))
+    validator("openrouter", "ChatResult").validate(json.loads(answer))
 
 
 @absent
