@@ -6,6 +6,7 @@ ADVICE = {
     "provider_overloaded": "Ask again after `retry-after`; add an Endpoint elsewhere.",
     "rate_limited": "Ask again after `retry-after`; add an Endpoint, or ask the provider for a higher limit.",
     "provider_garbled": "Operator: `base_url` probably leads to something that is no chat API, or to a proxy.",
+    "answer_elsewhere": "Operator: if the place is the provider's own, add its origin to `quirks.answer_origins`.",
     "first_token_timeout": "Ask again; a shorter prompt starts sooner.",
     "provider_stalled": "Ask again. Text that was delivered before is real, but not the whole answer.",
     "answer_truncated": "Ask again. Text that was delivered before is real, but not the whole answer.",

@@ -19,6 +19,7 @@ from docs_errors import error_page
 from docs_limits import limit_sections
 from docs_markdown import MARK, table
 from docs_words import KEY_NOTES, VARIABLES
+from msgspec import NODEFAULT
 from msgspec.structs import fields
 
 from gateway.cli import COMMANDS, main
@@ -92,7 +93,11 @@ def providers_yaml() -> Iterator[str]:
 
 def _keys(section: Mapping[str, Any], heading: str) -> Iterator[str]:
     required = section.get("required", ())
-    safe = {field.name: field.default for owner in ANSWERS.get(heading, ()) for field in fields(owner)}
+    safe = {
+        field.name: [] if field.default is NODEFAULT else field.default
+        for owner in ANSWERS.get(heading, ())
+        for field in fields(owner)
+    }
     rows = []
     for key, value in section["properties"].items():
         default = "required" if key in required else _default(value) or (f"`{str(safe[key]).lower()}`" if safe else "")

@@ -8,6 +8,7 @@ from providers.base import Dialect
 from providers.bedrock_converse import BedrockConverse
 from providers.bedrock_invoke import BedrockInvoke
 from providers.local import Local
+from providers.mindstudio import MindStudio
 from providers.mistral import Mistral
 from providers.openai import OpenAi
 from providers.openrouter import OpenRouter
@@ -19,6 +20,7 @@ _ALL: tuple[Dialect, ...] = (
     OpenAi(),
     OpenRouter(),
     Mistral(),
+    MindStudio(),
     Local(),
 )
 

@@ -113,10 +113,13 @@ class GarbledError(ServerError):
 
 
 class AnswerElsewhereError(GarbledError):
-    """It left the answer at a URL. A decoder fails with this; the engine fetches it where it may, or lets it stand.
+    """It left the answer at a URL that is not configured for it.
 
-    Fetched once, without credentials. So a URL that nobody looks at is a failure, never a request.
+    A decoder fails with this; the engine fetches the answer where it may, once and without credentials, or lets the
+    error stand. So a URL that nobody looks at is a failure, never a request.
     """
+
+    code: ClassVar[str] = "answer_elsewhere"
 
     def __init__(self, url: str) -> None:
         super().__init__("the provider left its answer at a place that is not configured for it")

@@ -34,6 +34,9 @@ DIALECTS: Mapping[str, DialectDefaults] = {
     "anthropic": DialectDefaults(base_url="https://api.anthropic.com/v1", api_key="env:ANTHROPIC_API_KEY"),
     "bedrock_converse": DialectDefaults(aws=True),
     "bedrock_invoke": DialectDefaults(aws=True),
+    "mindstudio": DialectDefaults(
+        base_url="https://v1.mindstudio-api.com/developer/v2", api_key="env:MINDSTUDIO_API_KEY"
+    ),
     "local": DialectDefaults(local=True),
 }
 """Every dialect there is. One list: the schema, the complaints and the documentation read it."""

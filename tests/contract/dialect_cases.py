@@ -400,3 +400,37 @@ ERRORS["bedrock_converse"] = [
     (503, {"message": "Busy"}, OverloadedError),
 ]
 ERRORS["bedrock_invoke"] = ERRORS["bedrock_converse"]
+
+CASES["mindstudio"] = {
+    "text": Case(
+        json.dumps({"output": {"content": TEXT}}, ensure_ascii=False).encode(),
+        stream=False,
+        texts={0: TEXT},
+        reasons={0: "stop"},
+        tokens=None,
+    ),
+    "text where a stream was asked for": Case(
+        json.dumps({"output": {"content": TEXT}}).encode(),
+        stream=True,
+        texts={0: TEXT},
+        reasons={0: "stop"},
+        tokens=None,
+    ),
+    "text that was left elsewhere": Case(
+        json.dumps({"value": {"content": TEXT}}).encode(),
+        stream=False,
+        texts={0: TEXT},
+        reasons={0: "stop"},
+        tokens=None,
+    ),
+}
+ERRORS["mindstudio"] = [
+    (400, {"code": "invalid_step_config", "message": "no such model"}, BadRequestError),
+    (401, {"code": "invalid_api_key", "message": "no"}, CredentialsError),
+    (402, {"message": "out of credits"}, CredentialsError),
+    (404, {"code": "not_found", "message": "what"}, UnknownModelError),
+    (429, {"code": "rate_limited", "message": "slow down"}, RateLimitedError),
+    (500, {"code": "internal", "message": "boom"}, ServerError),
+    (502, "<html>bad gateway</html>", ServerError),
+    (503, {"message": "busy"}, OverloadedError),
+]
