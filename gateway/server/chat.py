@@ -100,7 +100,9 @@ class ChatReply:
         answer = self._answer
         events = await answer.next()
         started = next((event for event in events if isinstance(event, AnswerStarted)), None)
-        encoder = ChunkEncoder(self._head(), include_usage=self._include_usage, started=started)
+        encoder = ChunkEncoder(
+            self._head(), include_usage=self._include_usage, started=started, announce_usage=not self._openrouter
+        )
         while not answer.complete:
             if data := encoder.encode(events):
                 await self._write(data)

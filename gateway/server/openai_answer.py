@@ -203,14 +203,24 @@ class ChunkEncoder:
 
     __slots__ = ("_before", "_include_usage", "_native", "_opened", "_prefix", "_suffix", "_tail", "_usage")
 
-    def __init__(self, head: AnswerHead, *, include_usage: bool, started: AnswerStarted | None) -> None:
+    def __init__(
+        self, head: AnswerHead, *, include_usage: bool, started: AnswerStarted | None, announce_usage: bool = True
+    ) -> None:
+        """Prepare the template.
+
+        Args:
+            head: What every chunk repeats.
+            include_usage: End with a chunk that holds the usage.
+            started: What the provider said of itself.
+            announce_usage: Then let all other chunks say `"usage": null`: OpenAI does, OpenRouter's schema forbids.
+        """
         fingerprint = _encode((started is not None and started.system_fingerprint) or "")
         self._prefix = (
             b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"provider":%b,'
             b'"system_fingerprint":%b,"choices":['
             % (_encode(head.id), head.created_unix_s, _encode(head.model), _encode(head.provider), fingerprint)
         )
-        self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
+        self._tail = b'],"usage":null}\n\n' if include_usage and announce_usage else b"]}\n\n"
         self._before = self._prefix + b'{"index":0,"delta":{"content":'
         self._suffix = b'},"logprobs":null,"finish_reason":null}' + self._tail
         self._include_usage = include_usage
@@ -279,6 +289,27 @@ def _call_delta(event: ToolCallDelta) -> dict[str, Any]:
     return call
 
 
+_OPENROUTER_TYPES: Final = {
+    "answer_truncated": "provider_unavailable",
+    "connect_failed": "provider_unavailable",
+    "content_policy_violation": "content_policy_violation",
+    "context_length_exceeded": "context_length_exceeded",
+    "first_token_timeout": "timeout",
+    "invalid_request": "invalid_request",
+    "provider_credentials": "authentication",
+    "provider_error": "server",
+    "provider_garbled": "server",
+    "provider_overloaded": "provider_overloaded",
+    "provider_region": "permission_denied",
+    "provider_stalled": "timeout",
+    "provider_unknown_model": "not_found",
+    "rate_limited": "rate_limit_exceeded",
+    "server_shutdown": "provider_unavailable",
+    "unsupported": "unprocessable",
+}
+"""Our codes in the words of OpenRouter's `error_type`, which is a closed list."""
+
+
 def error_chunk(error: bytes, head: AnswerHead | None, failure: MixgateError) -> bytes:
     """How a stream ends that broke off: OpenAI's form has no `choices`, OpenRouter's (with `head`) has."""
     if head is None:
@@ -292,7 +323,11 @@ def error_chunk(error: bytes, head: AnswerHead | None, failure: MixgateError) ->
         "error": {
             "code": failure.status,
             "message": failure.message,
-            "metadata": {"error_type": failure.code, "source": failure.source},
+            "metadata": {
+                "error_type": _OPENROUTER_TYPES.get(failure.code, "unmapped"),
+                "code": failure.code,
+                "source": failure.source,
+            },
         },
         "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}],
     }

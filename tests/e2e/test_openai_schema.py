@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.errors import ModelNotFoundError
 from gateway.server.errors import error_answer
 from gateway.server.openai_answer import AnswerHead, ChunkEncoder, error_chunk, whole_answer
-from providers.errors import RateLimitedError, TruncatedError
+from providers.errors import ProviderError, RateLimitedError, TruncatedError
 from providers.messages import (
     AnswerStarted,
     ChoiceFinished,
@@ -106,7 +106,7 @@ def write_stream(events, cuts, *, include_usage):
     encoder = ChunkEncoder(HEAD, include_usage=include_usage, started=started)
     places = sorted({0, len(events), *(cut % (len(events) + 1) for cut in cuts)})
     parts = [encoder.encode(events[start:end]) for start, end in itertools.pairwise(places)]
-    return b"".join(parts) + encoder.end(0)
+    return b"".join(parts) + encoder.end({})
 
 
 def new_choice():
@@ -162,7 +162,7 @@ def unfold(choice):
 @given(answers(), st.lists(st.integers(0, 50), max_size=5), st.booleans())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_answer_is_valid_whole_and_streamed_and_both_say_the_same(events, cuts, include_usage):
-    whole = json.loads(whole_answer(HEAD, events, 0))
+    whole = json.loads(whole_answer(HEAD, events, {}))
     validator("openai", "CreateChatCompletionResponse").validate(whole)
     chunks = payloads(write_stream(events, cuts, include_usage=include_usage))
     for parsed in chunks:
@@ -181,7 +181,9 @@ def test_any_answer_is_valid_whole_and_streamed_and_both_say_the_same(events, cu
 @given(USAGE)
 @settings(max_examples=60, deadline=None)
 def test_usage_in_part_is_still_valid(usage):
-    body = json.loads(whole_answer(HEAD, [TextDelta("a"), ChoiceFinished("stop"), UsageReported(usage)], 1))
+    body = json.loads(
+        whole_answer(HEAD, [TextDelta("a"), ChoiceFinished("stop"), UsageReported(usage)], {"skipped_chunks": 1})
+    )
     validator("openai", "CompletionUsage").validate(body["usage"])
     assert body["usage"]["total_tokens"] == (usage.input_tokens or 0) + (usage.output_tokens or 0)
     assert body["mixgate"] == {"skipped_chunks": 1}
@@ -205,6 +207,18 @@ def test_an_error_in_a_stream_is_an_error_body_and_nothing_else():
     (body,) = payloads(error_chunk(error_answer(ERRORS[2]), None, ERRORS[2]))
     validator("openai", "ErrorResponse").validate(body)
     assert set(body) == {"error"}
+
+
+def all_kinds(kind):
+    return [kind, *(inner for child in kind.__subclasses__() for inner in all_kinds(child))]
+
+
+@pytest.mark.parametrize("kind", all_kinds(ProviderError), ids=lambda kind: kind.__name__)
+def test_every_failure_has_a_word_in_openrouters_closed_list(kind):
+    failure = kind("x")
+    (body,) = payloads(error_chunk(error_answer(failure), HEAD, failure))
+    validator("openrouter", "ChatStreamChunk").validate(body)
+    assert body["error"]["metadata"]["code"] == kind.code
 
 
 # ---- over sockets
@@ -236,8 +250,20 @@ async def test_bodies_from_the_socket_are_valid(tmp_path, reply):
                 whole = await running.client.post(f"{path}/chat/completions", json=chat())
                 assert whole.status_code == 200
                 validator("openai", "CreateChatCompletionResponse").validate(whole.json())
+                validator("openrouter", "ChatResult").validate(whole.json())
                 for parsed in await stream_payloads(running.client, chat(stream=True), path):
                     validator("openai", "CreateChatCompletionStreamResponse").validate(parsed)
+                    validator("openrouter", "ChatStreamChunk").validate(parsed)
+
+
+async def test_a_broken_stream_ends_in_openrouters_form_on_its_own_path(tmp_path):
+    parts = [*stream_chunks("a b c", finish_reason=None, usage=False)[:3], 0.05]
+    async with fake_provider(streams(*parts, cut=True)) as provider:
+        async with running_gateway(openai_config(provider.base_url), tmp_path) as running:
+            chunks = await stream_payloads(running.client, chat(stream=True), "/api/v1")
+    for parsed in chunks:
+        validator("openrouter", "ChatStreamChunk").validate(parsed)
+    assert chunks[-1]["choices"][0]["finish_reason"] == "error"
 
 
 async def test_a_stream_that_breaks_ends_with_a_valid_error(tmp_path):
