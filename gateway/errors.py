@@ -18,11 +18,29 @@
 Refusals of the HTTP edge itself are in gateway/server/refusals.py.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from msgspec import Struct
 
-from providers.errors import MixgateError
+from providers.errors import (
+    BadRequestError,
+    ConnectError,
+    ContentPolicyError,
+    ContextLengthError,
+    CredentialsError,
+    FirstTokenTimeoutError,
+    MixgateError,
+    OverloadedError,
+    ProviderError,
+    RateLimitedError,
+    RegionError,
+    ServerError,
+    StalledError,
+    TruncatedError,
+    UnknownModelError,
+    UnsupportedError,
+)
 
 
 class ConfigProblem(Struct, frozen=True):
@@ -134,3 +152,30 @@ class ShuttingDownError(RefusalError):
     code: ClassVar[str] = "server_shutdown"
     status: ClassVar[int] = 503
     type: ClassVar[str] = "api_error"
+
+
+_USEFULNESS: tuple[type[ProviderError], ...] = (
+    BadRequestError,
+    ContentPolicyError,
+    ContextLengthError,
+    UnsupportedError,
+    RateLimitedError,
+    OverloadedError,
+    FirstTokenTimeoutError,
+    StalledError,
+    TruncatedError,
+    ServerError,
+    RegionError,
+    UnknownModelError,
+    CredentialsError,
+    ConnectError,
+)
+
+
+def most_useful(errors: Sequence[ProviderError]) -> MixgateError:
+    """Of the errors of all Attempts, the one that tells the client most about what to do."""
+
+    def rank(error: ProviderError) -> int:
+        return next((place for place, kind in enumerate(_USEFULNESS) if isinstance(error, kind)), len(_USEFULNESS))
+
+    return min(errors, key=rank)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.engine import ATTEMPTS_MAX, Answer, Limits, Upstream, most_useful
+from gateway.engine import ATTEMPTS_MAX, Answer, Limits, Upstream
+from gateway.errors import most_useful
 from gateway.routing.plan import Plan
 from providers.base import Endpoint
 from providers.errors import (
