@@ -6,37 +6,28 @@ failure ends the answer with an error, never with silence. A whole answer is han
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
 
-from gateway.errors import InvalidRequestError, NoEndpointError
+from gateway.errors import InvalidRequestError, NoEndpointError, most_useful
 from gateway.routing.plan import Plan
+from gateway.watch import Watch
 from providers.base import Adaptation, Decoder, Dialect, Endpoint, Signer, Transport, WireRequest, WireResponse
 from providers.elsewhere import may_follow
 from providers.emulation import Emulated, Emulation, Repair, emulate
 from providers.errors import (
     AnswerElsewhereError,
-    BadRequestError,
-    ConnectError,
-    ContentPolicyError,
-    ContextLengthError,
-    CredentialsError,
     FirstTokenTimeoutError,
-    MixgateError,
-    OverloadedError,
+    GarbledError,
     ProviderError,
-    RateLimitedError,
-    RegionError,
     ServerError,
     StalledError,
-    TruncatedError,
-    UnknownModelError,
-    UnsupportedError,
 )
-from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, Event
+from providers.json_values import count_structure
+from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, ChoiceFinished, Event, UsageReported
 from providers.schema_validation import BadSchemaError, complaint
 
 ATTEMPTS_MAX: Final = 6
@@ -48,9 +39,16 @@ LAST_FIRST_TOKEN_TIMEOUT_S: Final = 120.0
 IDLE_TIMEOUT_S: Final = 30.0
 WHOLE_TIMEOUT_S: Final = 600.0
 TOTAL_TIMEOUT_S: Final = 600.0
+AFTER_FINISH_TIMEOUT_S: Final = 5.0
+"""How long the usage and the end mark may take behind the last finish reason. It is complete without them."""
 ERROR_BODY_MAX_BYTES: Final = 64 * 1024
+HELD_EVENTS_MAX: Final = 200_000
+"""Events of a stream that are kept back before any may be sent."""
+BODY_STRUCTURE_MAX: Final = 1_000_000
+"""Commas, braces and brackets in a whole body. Three bytes of JSON can take a hundred bytes of memory."""
+SMALL_BODY_BYTES: Final = 256 * 1024
+"""Under this no body is worth counting."""
 
-_T = TypeVar("_T")
 Outcome = Literal["running", "ok", "failed", "cancelled"]
 
 
@@ -118,6 +116,7 @@ class Limits(Struct, frozen=True):
     first_token_timeout_s: float = FIRST_TOKEN_TIMEOUT_S
     last_first_token_timeout_s: float = LAST_FIRST_TOKEN_TIMEOUT_S
     idle_timeout_s: float = IDLE_TIMEOUT_S
+    after_finish_timeout_s: float = AFTER_FINISH_TIMEOUT_S
     whole_timeout_s: float = WHOLE_TIMEOUT_S
     total_timeout_s: float = TOTAL_TIMEOUT_S
 
@@ -136,6 +135,7 @@ class Answer:
         "_position",
         "_repair",
         "_response",
+        "_unfinished",
         "_unix_time_s",
         "_upstreams",
         "_watch",
@@ -165,7 +165,7 @@ class Answer:
         self._upstreams = upstreams
         self._limits = limits
         self._unix_time_s = unix_time_s
-        self._watch = _Watch(limits.total_timeout_s, loop or asyncio.get_running_loop(), task)
+        self._watch = Watch(limits.total_timeout_s, loop or asyncio.get_running_loop(), task)
         self._position = 0
         self._response: WireResponse | None = None
         self._decoder: Decoder | None = None
@@ -175,6 +175,7 @@ class Answer:
         self._errors: list[ProviderError] = []
         self._failure: ProviderError | None = None
         self._complete = False
+        self._unfinished = 0
 
     @property
     def endpoint(self) -> Endpoint:
@@ -234,10 +235,14 @@ class Answer:
         self._held.extend(events)
         if self._complete:
             return self._settle_held()
+        if len(self._held) > HELD_EVENTS_MAX:
+            self._held.clear()
+            return [AnswerFailed(GarbledError("the provider sent too many steps of an answer"))]
         streaming = self.stream and self._emulation is None
         if streaming and any(isinstance(event, CONTENT_EVENTS) for event in events):
             self.committed = True
-            self._watch.arm(self._limits.idle_timeout_s, StalledError)
+            if self._unfinished > 0:
+                self._watch.arm(self._limits.idle_timeout_s, StalledError)
             held, self._held = self._held, []
             return held
         return []
@@ -285,6 +290,7 @@ class Answer:
         attempt.upstream_status = response.status
         if 200 <= response.status < 300:
             self._response = response
+            self._unfinished = asked.n or 1
             # A server that answers a stream's request with one JSON body is understood all the same.
             as_stream = self.stream and not response.headers.get("content-type", "").startswith("application/json")
             self._decoder = upstream.dialect.decoder(endpoint, stream=as_stream, headers=response.headers)
@@ -329,15 +335,19 @@ class Answer:
         assert decoder is not None  # noqa: S101 (next() opened it)
         data = response.body
         if data is not None:
+            if len(data) > SMALL_BODY_BYTES and count_structure(data) > BODY_STRUCTURE_MAX:
+                return [AnswerFailed(GarbledError("the provider's answer has too many members"))]
             events = decoder.feed(data)
         else:
             try:
                 data = await self._watch.guard(response.read())
             except ProviderError as error:
-                return [AnswerFailed(error)]
+                if self._unfinished > 0:
+                    return [AnswerFailed(error)]
+                data = b""  # every choice has its finish reason: nothing that matters can be missing
             events = decoder.feed(data) if data else []
-            if events:
-                self._watch.progress()
+            if events and self._unfinished > 0:
+                self._note_progress(events)
             if data and not decoder.ended:
                 return events
         events += decoder.finish()
@@ -351,6 +361,14 @@ class Answer:
             self._watch.disarm()
             self._settle("ok", None)
         return events
+
+    def _note_progress(self, events: list[Event]) -> None:
+        """The provider goes on; once every choice is finished, only the end may still come, and soon."""
+        self._watch.progress()
+        if type(events[-1]) in _MAY_FINISH:
+            self._unfinished -= sum(type(event) is ChoiceFinished for event in events)
+            if self._unfinished <= 0:
+                self._watch.arm(self._limits.after_finish_timeout_s, StalledError)
 
     async def _follow(self, elsewhere: AnswerElsewhereError) -> list[Event]:
         """Go on reading at a URL that the provider gave: once, and only where it is configured to leave answers."""
@@ -409,121 +427,5 @@ class Answer:
         attempt.duration_s = self._watch.now_s() - attempt.started_s
 
 
-_USEFULNESS: tuple[type[ProviderError], ...] = (
-    BadRequestError,
-    ContentPolicyError,
-    ContextLengthError,
-    UnsupportedError,
-    RateLimitedError,
-    OverloadedError,
-    FirstTokenTimeoutError,
-    StalledError,
-    TruncatedError,
-    ServerError,
-    RegionError,
-    UnknownModelError,
-    CredentialsError,
-    ConnectError,
-)
-
-
-def most_useful(errors: Sequence[ProviderError]) -> MixgateError:
-    """Of the errors of all Attempts, the one that tells the client most about what to do."""
-
-    def rank(error: ProviderError) -> int:
-        return next((place for place, kind in enumerate(_USEFULNESS) if isinstance(error, kind)), len(_USEFULNESS))
-
-    return min(errors, key=rank)
-
-
-class _Watch:
-    """Cancels the task that waits for a provider when the provider takes too long. Belongs to that one task.
-
-    One timer per Attempt, looked at only when it fires: progress costs an assignment. Time that the task spends
-    elsewhere (a slow client) does not count.
-    """
-
-    __slots__ = (
-        "_deadline_s",
-        "_error",
-        "_limit_s",
-        "_loop",
-        "_progressed",
-        "_since_s",
-        "_task",
-        "_timer",
-        "_tripped",
-        "_waiting",
-    )
-
-    def __init__(self, total_timeout_s: float, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None) -> None:
-        self._loop = loop
-        self._deadline_s = self._loop.time() + total_timeout_s
-        self._task = task
-        self._waiting = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._error: type[ProviderError] = StalledError
-        self._limit_s = 0.0
-        self._since_s = 0.0
-        self._progressed = True
-        self._tripped = False
-
-    def now_s(self) -> float:
-        return self._loop.time()
-
-    def arm(self, limit_s: float, error: type[ProviderError]) -> None:
-        """From now on, waiting longer than this is that error."""
-        self._error = error
-        self._limit_s = limit_s
-        self._progressed = True
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(max(0.0, min(limit_s, self._deadline_s - self._loop.time())), self._look)
-
-    def is_over(self) -> bool:
-        """Whether the time for all Attempts together is used up."""
-        return self._loop.time() >= self._deadline_s
-
-    def progress(self) -> None:
-        """Something worth waiting for came: the limit counts anew from the next wait. Comments are not progress."""
-        self._progressed = True
-
-    def disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    async def guard(self, waiting: Awaitable[_T]) -> _T:
-        """Wait under the limit that is armed.
-
-        Raises:
-            ProviderError: The limit passed.
-        """
-        if self._progressed:
-            self._progressed = False
-            self._since_s = self._loop.time()
-        if self._task is None:
-            self._task = asyncio.current_task(self._loop)
-        self._waiting = True
-        try:
-            return await waiting
-        except asyncio.CancelledError:
-            if not self._tripped or self._task is None or self._task.uncancel() > 0:
-                raise
-            self._tripped = False
-            raise self._error(f"nothing came from the provider within {self._limit_s:g} s") from None
-        finally:
-            self._waiting = False
-
-    def _look(self) -> None:
-        now_s = self._loop.time()
-        if not self._waiting or self._task is None:
-            self._timer = self._loop.call_later(self._limit_s, self._look)
-            return
-        due_s = min(self._since_s + self._limit_s, self._deadline_s)
-        if now_s < due_s - 0.001:
-            self._timer = self._loop.call_later(due_s - now_s, self._look)
-        else:
-            self._timer = None
-            self._tripped = True
-            self._task.cancel()
+_MAY_FINISH = frozenset({ChoiceFinished, UsageReported})
+"""What the events of a last chunk end with."""

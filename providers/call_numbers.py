@@ -1,5 +1,10 @@
 """The numbers of the tool calls in a stream, made sense of where servers make none. Pure."""
 
+from typing import Final
+
+CALLS_MAX: Final = 1024
+"""Calls of one answer; every one is remembered."""
+
 
 class CallNumbers:
     """Numbers the tool calls of one answer from 0, whatever the server numbers them by.
@@ -12,6 +17,11 @@ class CallNumbers:
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], tuple[int, str | None, str | None]] = {}
         self._counts: dict[int, int] = {}
+
+    @property
+    def too_many(self) -> bool:
+        """Whether there are more calls than any answer makes."""
+        return len(self._known) > CALLS_MAX
 
     def place(self, sent_index: int, choice: int, call_id: str | None, name: str | None) -> tuple[int, bool]:
         """Our number for the call that a piece belongs to, and whether the piece is its first."""

@@ -244,6 +244,7 @@ class _Connection(asyncio.Protocol):
 
     __slots__ = (
         "_awaited",
+        "_barren_bytes",
         "_busy",
         "_complete",
         "_encoding",
@@ -287,7 +288,7 @@ class _Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._encoding = b""
         self._error: ProviderError | None = None
-        self._head_bytes = self._queued_bytes = self._total_bytes = 0
+        self._barren_bytes = self._head_bytes = self._queued_bytes = self._total_bytes = 0
         self._status = 0
         self._headed = self._complete = self._framed = self._informational = self._paused = self._touched = False
         self.released = False
@@ -408,11 +409,20 @@ class _Connection(asyncio.Protocol):
             self.drop()
             return
         self._touched = True
+        body_bytes = self._total_bytes
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             if not self._complete:
                 self._fail(GarbledError("the provider's answer is not HTTP"))
+            return
+        if self._total_bytes != body_bytes:
+            self._barren_bytes = 0
+        elif not self._complete and self._error is None:
+            # The parser shows a header, a trailer or an extension when it is whole: an endless one never is.
+            self._barren_bytes += len(data)
+            if self._barren_bytes > HEAD_MAX_BYTES:
+                self._fail(GarbledError("the provider's answer has too large a head"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()

@@ -11,3 +11,8 @@ def members(value: object) -> dict[str, Any]:
 def elements(value: object) -> list[Any]:
     """The elements of a JSON array; none where the value is something else."""
     return cast("list[Any]", value) if isinstance(value, list | tuple) else []
+
+
+def count_structure(body: bytes) -> int:
+    """At least as many as the members and elements in a JSON text: what it takes to hold it once it is decoded."""
+    return body.count(b",") + body.count(b"{") + body.count(b"[")

@@ -4,7 +4,6 @@ Liberal in what it reads: servers differ in every corner that the published sche
 """
 
 from collections.abc import Callable, Mapping
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Any, TypeAlias
 
 import msgspec
@@ -24,16 +23,15 @@ from providers.messages import (
     RefusalDelta,
     TextDelta,
     ToolCallDelta,
-    Usage,
     UsageReported,
 )
 from providers.openai_errors import classify_in_band
+from providers.openai_usage import UsageFigures, read_usage
 from providers.sse import EventTooLongError, SseParser
 
-TOKENS_MAX = 1_000_000_000
-"""A usage figure above this is a provider's mistake, not a count."""
-NANO_USD_PER_USD = Decimal(1_000_000_000)
 SKIPPED_CHUNKS_MAX = 1
+CHOICE_INDEX_MAX = 127
+"""An index outside 0 and this is no number of a choice: every index that is seen is remembered."""
 
 FINISH_REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -97,17 +95,6 @@ class _Choice(Struct, gc=False):
     error: Json = None
 
 
-class _Usage(Struct, gc=False):
-    prompt_tokens: Json = None
-    completion_tokens: Json = None
-    prompt_tokens_details: Json = None
-    completion_tokens_details: Json = None
-    prompt_token_details: Json = None
-    num_cached_tokens: Json = None
-    cost: Decimal | dict[str, Json] | None = None
-    """An amount in USD. Some servers take it apart instead."""
-
-
 class _Completion(Struct, gc=False):
     """A whole answer, or one chunk of a streamed one."""
 
@@ -117,7 +104,7 @@ class _Completion(Struct, gc=False):
     system_fingerprint: str | None = None
     service_tier: str | None = None
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: UsageFigures | None = None
     error: Json = None
 
 
@@ -160,7 +147,7 @@ class BodyDecoder:
             if failure is not None:
                 return [AnswerFailed(failure)]
         if completion.usage is not None:
-            events.append(UsageReported(_usage(completion.usage)))
+            events.append(UsageReported(read_usage(completion.usage)))
         return events
 
 
@@ -187,6 +174,8 @@ def _whole_choice(choice: _Choice, position: int, events: list[Event], in_band: 
     if message is None:
         return ServerError("the provider answered a choice without a message")
     index = position if choice.index is None else choice.index
+    if not 0 <= index <= CHOICE_INDEX_MAX:
+        return GarbledError("the provider numbers its choices past any count")
     for place, call in enumerate(message.tool_calls or ()):
         call.index = place  # a whole list is in order, whatever its numbers say
     _content(message, choice.logprobs, index, events)
@@ -269,10 +258,13 @@ class StreamDecoder:
             if self._failed:
                 return
         if chunk.usage is not None:
-            events.append(UsageReported(_usage(chunk.usage)))
+            events.append(UsageReported(read_usage(chunk.usage)))
 
     def _choice(self, choice: _Choice, events: list[Event]) -> None:
         index = choice.index or 0
+        if not 0 <= index <= CHOICE_INDEX_MAX or self._calls.too_many:
+            events.append(self._fail(GarbledError("the provider numbers its choices or calls past any count")))
+            return
         is_open = self._open.setdefault(index, True)
         message = choice.delta or choice.message
         if message is not None:
@@ -367,35 +359,3 @@ def _arguments(arguments: str | dict[str, Any] | None) -> str:
     if isinstance(arguments, dict):
         return _encoder.encode(arguments).decode()
     return arguments or ""
-
-
-def _usage(usage: _Usage) -> Usage:
-    prompt = members(usage.prompt_tokens_details) or members(usage.prompt_token_details)
-    completion = members(usage.completion_tokens_details)
-    return Usage(
-        input_tokens=count(usage.prompt_tokens),
-        output_tokens=count(usage.completion_tokens),
-        cached_input_tokens=count(prompt.get("cached_tokens", usage.num_cached_tokens)),
-        cache_write_tokens=count(prompt.get("cache_write_tokens")),
-        reasoning_tokens=count(completion.get("reasoning_tokens")),
-        cost_in_nusd=_nano_usd(usage.cost),
-    )
-
-
-def count(value: object) -> int | None:
-    """A token count as a provider wrote it, or None where it cannot be one (absent, negative, absurd)."""
-    if type(value) is int:  # not bool, which is an int to isinstance
-        return value if 0 <= value <= TOKENS_MAX else None
-    if type(value) is float and 0 <= value <= TOKENS_MAX:
-        return int(value)
-    return None
-
-
-def _nano_usd(cost: object) -> int | None:
-    if not isinstance(cost, Decimal):
-        return None
-    try:
-        nano = (cost * NANO_USD_PER_USD).to_integral_value(ROUND_HALF_EVEN)
-    except InvalidOperation:
-        return None
-    return int(nano) if 0 <= nano < 2**63 else None

@@ -11,6 +11,8 @@ from providers.errors import CredentialsError, MixgateError, ProviderError, Unkn
 
 RETRY_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504})
 RETRY_AFTER_DEFAULT_S = 1
+NAME_MAX_CHARS = 200
+"""How much of a code or a parameter's name is passed on: a provider may put anything there."""
 OPERATOR_MUST_ACT = (CredentialsError, UnknownModelError, NoEndpointError)
 """Errors that no client can retry away, whatever their status."""
 
@@ -20,12 +22,12 @@ def error_answer(error: MixgateError, attempts: Sequence[Attempt] = ()) -> bytes
     said: dict[str, Any] = {
         "message": error.message,
         "type": error.type,
-        "param": error.param,
+        "param": error.param and error.param[:NAME_MAX_CHARS],
         "code": error.code,
         "source": error.source,
     }
     if isinstance(error, ProviderError) and error.upstream_code is not None:
-        said["provider_code"] = error.upstream_code
+        said["provider_code"] = error.upstream_code[:NAME_MAX_CHARS]
     if attempts:
         said["attempts"] = [_attempt(attempt) for attempt in attempts]
     return msgspec.json.encode({"error": said})
@@ -43,7 +45,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 def error_headers(error: MixgateError) -> list[tuple[bytes, bytes]]:
     """The headers beside it: when to come back, and whether coming back helps (OpenAI's SDKs read both)."""
-    headers = [(b"content-type", b"application/json")]
+    headers = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
     again = error.status in RETRY_STATUSES and not isinstance(error, OPERATOR_MUST_ACT)
     headers.append((b"x-should-retry", b"true" if again else b"false"))
     if error.retry_after_s is not None or error.status in (429, 503):

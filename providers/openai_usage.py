@@ -1,0 +1,71 @@
+"""Usage as OpenAI-compatible servers report it, with every figure that cannot be one left out.
+
+Nothing a server puts here may raise or make the books wrong: negative, huge, fractional, NaN, text.
+"""
+
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from typing import Any, Final, TypeAlias
+
+from msgspec import Struct
+
+from providers.json_values import members
+from providers.messages import Usage
+
+TOKENS_MAX: Final = 1_000_000_000
+"""A usage figure above this is a provider's mistake, not a count."""
+COST_MAX_USD: Final = Decimal(1_000_000)
+"""Nor is an answer that cost more."""
+COST_MAX_CHARS: Final = 64
+NANO_USD_PER_USD: Final = Decimal(1_000_000_000)
+
+Json: TypeAlias = Any
+
+
+class UsageFigures(Struct, gc=False):
+    """The `usage` member, as it came."""
+
+    prompt_tokens: Json = None
+    completion_tokens: Json = None
+    prompt_tokens_details: Json = None
+    completion_tokens_details: Json = None
+    prompt_token_details: Json = None
+    num_cached_tokens: Json = None
+    cost: Json = None
+    """An amount in USD. Some servers write it as text, or take it apart instead."""
+
+
+def read_usage(usage: UsageFigures) -> Usage:
+    """The figures that are worth believing."""
+    prompt = members(usage.prompt_tokens_details) or members(usage.prompt_token_details)
+    completion = members(usage.completion_tokens_details)
+    return Usage(
+        input_tokens=count(usage.prompt_tokens),
+        output_tokens=count(usage.completion_tokens),
+        cached_input_tokens=count(prompt.get("cached_tokens", usage.num_cached_tokens)),
+        cache_write_tokens=count(prompt.get("cache_write_tokens")),
+        reasoning_tokens=count(completion.get("reasoning_tokens")),
+        cost_in_nusd=_nano_usd(usage.cost),
+    )
+
+
+def count(value: object) -> int | None:
+    """A token count as a provider wrote it, or None where it cannot be one (absent, negative, absurd)."""
+    if type(value) is int:  # not bool, which is an int to isinstance
+        return value if 0 <= value <= TOKENS_MAX else None
+    if type(value) is float and 0 <= value <= TOKENS_MAX:
+        return int(value)
+    return None
+
+
+def _nano_usd(cost: object) -> int | None:
+    if isinstance(cost, bool) or not isinstance(cost, int | float | str):
+        return None
+    try:
+        # The shortest text that stands for a float is what was sent; a longer one is no amount.
+        usd = Decimal(cost) if isinstance(cost, int) else Decimal(str(cost)[:COST_MAX_CHARS])
+    except InvalidOperation:
+        return None
+    # Compared before it is multiplied: arithmetic with NaN or a gigantic exponent raises.
+    if not usd.is_finite() or not 0 <= usd <= COST_MAX_USD:
+        return None
+    return int((usd * NANO_USD_PER_USD).to_integral_value(ROUND_HALF_EVEN))
