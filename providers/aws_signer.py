@@ -6,16 +6,19 @@ is still good is used while it is renewed behind the scenes.
 """
 
 import asyncio
+import contextlib
 import importlib
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
 from providers.base import WireRequest
 from providers.errors import CredentialsError
 
+_T = TypeVar("_T")
 SERVICE: Final = "bedrock"
 """The name in the signature, which is not that of the host (bedrock-runtime)."""
 SEARCH_TIMEOUT_S: Final = 15.0
@@ -115,7 +118,7 @@ class AwsSigner:
     async def _search(self) -> None:
         """Find or renew credentials in a thread; what went wrong is kept for those who ask in the next seconds."""
         try:
-            self._source, self._frozen = await asyncio.to_thread(_find, self._profile, self._source)
+            self._source, self._frozen = await _in_a_thread_of_its_own(_find, self._profile, self._source)
         except Exception as error:  # noqa: BLE001 (every provider in the chain has errors of its own)
             self._failed(f"AWS credentials could not be had ({type(error).__name__}): the operator must act")
             return
@@ -130,6 +133,32 @@ class AwsSigner:
     def _failed(self, message: str) -> None:
         self._failure = message
         self._failed_s = _now_s()
+
+
+async def _in_a_thread_of_its_own(work: Callable[[str | None, Any], _T], profile: str | None, source: Any) -> _T:
+    """What `work` gives. Its thread takes no place from other work, and a program that hangs holds up no shutdown."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[_T] = loop.create_future()
+
+    def settle(result: _T | None, error: Exception | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(cast("_T", result))
+
+    def run() -> None:
+        outcome: tuple[_T | None, Exception | None]
+        try:
+            outcome = (work(profile, source), None)
+        except Exception as error:  # noqa: BLE001 (handed to the one who waits)
+            outcome = (None, error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    threading.Thread(target=run, name="aws-credentials", daemon=True).start()
+    return await done
 
 
 def find_credentials(profile: str | None) -> str | None:

@@ -249,6 +249,22 @@ async def test_a_search_that_hangs_is_given_up_and_not_waited_for_twice(monkeypa
         await signer._work
 
 
+def test_a_search_that_hangs_does_not_hold_up_the_end_of_the_process():
+    program = textwrap.dedent("""
+        import asyncio, time
+        import providers.aws_signer
+        from providers.aws_signer import AwsSigner
+
+        async def main():
+            providers.aws_signer._find = lambda *_: time.sleep(600)
+            asyncio.create_task(AwsSigner("us-east-1").has_credentials())
+            await asyncio.sleep(0.1)
+
+        asyncio.run(main())
+    """)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
 def test_importing_the_dialects_and_the_gateway_does_not_import_botocore():
     program = textwrap.dedent("""
         import sys
