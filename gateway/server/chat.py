@@ -1,6 +1,7 @@
 """One chat completion over HTTP: body in, answer out, whole or as a stream of server-sent events."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -12,6 +13,9 @@ from gateway.server.openai_answer import PING, AnswerHead, ChunkEncoder, error_c
 from providers.errors import MixgateError
 from providers.messages import AnswerStarted, Event
 
+DROPPED_MAX_CHARS: Final = 1000
+_NOT_PRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
+"""Members of a request may have any name; a header may not."""
 PING_FIRST_S: Final = 15.0
 PING_EVERY_S: Final = 10.0
 """Silence after which a waiting client is told that we are still here; proxies in between cut silent connections."""
@@ -157,7 +161,9 @@ class ChatReply:
         if attempts:
             headers.append((b"x-mixgate-endpoint", attempts[-1].endpoint.id.encode("ascii", "replace")))
             headers.append((b"x-mixgate-attempts", b"%d" % len(attempts)))
-            dropped = [one.param for one in attempts[-1].adapted if one.action == "dropped"]
+            dropped = ",".join(one.param for one in attempts[-1].adapted if one.action == "dropped")
             if dropped:
-                headers.append((b"x-mixgate-dropped-params", ",".join(dropped).encode("ascii", "replace")[:1000]))
+                headers.append(
+                    (b"x-mixgate-dropped-params", _NOT_PRINTABLE.sub("?", dropped[:DROPPED_MAX_CHARS]).encode())
+                )
         return headers
