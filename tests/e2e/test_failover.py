@@ -220,7 +220,7 @@ async def test_unknown_members_reach_a_tolerant_server_and_ours_do_not(tmp_path)
 async def test_a_member_with_a_line_break_in_its_name_cannot_reach_a_header(tmp_path):
     async with fake_provider() as provider:
         config = openai_config(provider.base_url).replace("dialect: openai", "dialect: mistral")
-        async with running_gateway(config, tmp_path) as running:
+        async with running_gateway(config, tmp_path, {"MISTRAL_API_KEY": "provider-key"}) as running:
             response = await running.client.post("/v1/chat/completions", json=chat(**{"a\r\nset-cookie: b": 1}))
     assert response.status_code == 200
     assert "set-cookie" not in response.headers
