@@ -119,7 +119,7 @@ LIMIT_WORDS = {
     "gateway/server/errors.py:RETRY_AFTER_DEFAULT_S": "`retry-after` of a 429 or 503 where nobody knows better",
     "gateway/server/asgi.py:EXCLUSIONS_SHOWN_MAX": "Endpoints named in a 503 `no_endpoint_available`",
     "gateway/engine.py:ATTEMPTS_MAX": "Endpoints asked for one request",
-    "gateway/engine.py:CONNECT_TIMEOUT_S": "To open a connection to a provider",
+    "gateway/upstream.py:CONNECT_TIMEOUT_S": "To open a connection to a provider",
     "gateway/engine.py:FIRST_TOKEN_TIMEOUT_S": "A stream's first content, while another candidate is left",
     "gateway/engine.py:LAST_FIRST_TOKEN_TIMEOUT_S": "A stream's first content, when there is nobody else to ask",
     "gateway/engine.py:IDLE_TIMEOUT_S": "Silence in the middle of a stream",

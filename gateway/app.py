@@ -13,13 +13,14 @@ from gateway.config.catalogue import Catalogue, ProviderEntry
 from gateway.config.load import load
 from gateway.config.locations import home_folder
 from gateway.config.watch import Watcher
-from gateway.engine import Limits, Upstream
+from gateway.engine import Limits
 from gateway.errors import ConfigError
 from gateway.server.asgi import Application, Live, Snapshot
 from gateway.server.auth import Authenticator
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.run import ServerSettings
 from gateway.server.run import serve as run_server
+from gateway.upstream import Upstream
 from local_backend.backend import LocalBackend, LocalModelSpec
 from providers import DIALECTS
 from providers.aiohttp_transport import AiohttpTransport

@@ -14,8 +14,9 @@ from msgspec import Struct
 
 from gateway.errors import InvalidRequestError, NoEndpointError, most_useful
 from gateway.routing.plan import Plan
+from gateway.upstream import Upstream
 from gateway.watch import Watch
-from providers.base import Adaptation, Decoder, Dialect, Endpoint, Signer, Transport, WireRequest, WireResponse
+from providers.base import Adaptation, Decoder, Endpoint, WireRequest, WireResponse
 from providers.elsewhere import may_follow
 from providers.emulation import Emulated, Emulation, Repair, emulate
 from providers.errors import (
@@ -31,7 +32,6 @@ from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, Choice
 from providers.schema_validation import BadSchemaError, complaint
 
 ATTEMPTS_MAX: Final = 6
-CONNECT_TIMEOUT_S: Final = 5.0
 FIRST_TOKEN_TIMEOUT_S: Final = 10.0
 """While another candidate is left."""
 LAST_FIRST_TOKEN_TIMEOUT_S: Final = 120.0
@@ -50,48 +50,6 @@ SMALL_BODY_BYTES: Final = 256 * 1024
 """Under this no body is worth counting."""
 
 Outcome = Literal["running", "ok", "failed", "cancelled"]
-
-
-class Upstream:
-    """How to reach one Endpoint: its dialect, its transport, and what carries its key."""
-
-    __slots__ = ("_given", "_merged", "connect_timeout_s", "dialect", "headers", "signer", "transport")
-
-    def __init__(
-        self,
-        dialect: Dialect,
-        transport: Transport,
-        headers: Mapping[str, str],
-        *,
-        signer: Signer | None = None,
-        connect_timeout_s: float = CONNECT_TIMEOUT_S,
-    ) -> None:
-        self.dialect = dialect
-        self.transport = transport
-        self.headers = headers
-        self.signer = signer
-        self.connect_timeout_s = connect_timeout_s
-        self._given: Mapping[str, str] = {}
-        self._merged: Mapping[str, str] = headers
-
-    def authorize(self, wire: WireRequest) -> WireRequest:
-        """The request with the headers that carry the key.
-
-        Most dialects send the same headers every time; their merger is kept, and the transport keeps its bytes.
-        """
-        if not self.headers:
-            return wire
-        if wire.headers is not self._given:
-            self._merged = {**wire.headers, **self.headers}
-            self._given = wire.headers
-        return WireRequest(
-            url=wire.url,
-            body=wire.body,
-            headers=self._merged,
-            method=wire.method,
-            stream=wire.stream,
-            adapted=wire.adapted,
-        )
 
 
 class Attempt(Struct):

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.config.catalogue import Catalogue
-from gateway.engine import Answer, Limits, Upstream
+from gateway.engine import Answer, Limits
 from gateway.errors import (
     CapabilityError,
     InvalidRequestError,
@@ -31,6 +31,7 @@ from gateway.server.ids import GenerationIds
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.models import list_models, model_entry
 from gateway.server.openai_request import SMALL_BODY_BYTES, check_structure, decode_chat
+from gateway.upstream import Upstream
 from providers.errors import MixgateError
 from providers.messages import ChatRequest
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.engine import ATTEMPTS_MAX, Answer, Limits, Upstream
+from gateway.engine import ATTEMPTS_MAX, Answer, Limits
 from gateway.errors import most_useful
 from gateway.routing.plan import Plan
+from gateway.upstream import Upstream
 from providers.base import Endpoint
 from providers.errors import (
     BadRequestError,
