@@ -152,8 +152,14 @@ def _dialects() -> Iterator[str]:
             if facts.base_url
             else "none: the worker on this machine"
             if facts.local
+            else "made of `region`"
+            if facts.aws
             else "required",
-            f"`{facts.api_key}`" if facts.api_key else "none",
+            f"`{facts.api_key}`"
+            if facts.api_key
+            else "`env:AWS_BEARER_TOKEN_BEDROCK`, or AWS credentials"
+            if facts.aws
+            else "none",
             ", ".join(f"`{quirk}: {str(answer).lower()}`" for quirk, answer in facts.quirks.items()),
         )
         for name, facts in DIALECTS.items()
