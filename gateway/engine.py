@@ -246,6 +246,7 @@ class Answer:
             self._end_failed(AnswerFailed(error))
             return
         attempt.upstream_status = response.status
+        upstream.note_limits(response.headers, attempt.started_s, self._unix_time_s)
         if 200 <= response.status < 300:
             self._response = response
             self._unfinished = asked.n or 1

@@ -1,17 +1,30 @@
 """How to reach one Endpoint: the dialect it speaks, the transport that carries it, and what carries its key."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from providers.base import Dialect, Signer, Transport, WireRequest
+from providers.rate_limits import RateLimits, read_rate_limits
 
 CONNECT_TIMEOUT_S: Final = 5.0
+LIMITS_LOOK_S: Final = 1.0
+"""How often an Endpoint's rate-limit headers are read."""
 
 
 class Upstream:
     """How to reach one Endpoint: its dialect, its transport, and what carries its key."""
 
-    __slots__ = ("_given", "_merged", "connect_timeout_s", "dialect", "headers", "signer", "transport")
+    __slots__ = (
+        "_given",
+        "_look_at_s",
+        "_merged",
+        "connect_timeout_s",
+        "dialect",
+        "headers",
+        "rate_limits",
+        "signer",
+        "transport",
+    )
 
     def __init__(
         self,
@@ -29,6 +42,15 @@ class Upstream:
         self.connect_timeout_s = connect_timeout_s
         self._given: Mapping[str, str] = {}
         self._merged: Mapping[str, str] = headers
+        self._look_at_s = 0.0
+        self.rate_limits = RateLimits()
+        """What the provider said last of how much more may be asked."""
+
+    def note_limits(self, headers: Mapping[str, str], now_s: float, unix_time_s: Callable[[], float]) -> None:
+        """Read what an answer's headers say of the limits. Once a second is often enough, and costs nothing then."""
+        if now_s >= self._look_at_s:
+            self._look_at_s = now_s + LIMITS_LOOK_S
+            self.rate_limits = read_rate_limits(headers, unix_time_s())
 
     def authorize(self, wire: WireRequest) -> WireRequest:
         """The request with the headers that carry the key.

@@ -28,7 +28,7 @@ def parse_retry_after(headers: Mapping[str, str], now_unix_s: float) -> float | 
         if (moment := _http_date(text)) is not None:
             return _clamp(moment - now_unix_s)
     for name in ("x-ratelimit-reset", "x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"):
-        if (text := headers.get(name)) is not None and (value := _reset(text, now_unix_s)) is not None:
+        if (text := headers.get(name)) is not None and (value := reset_in_s(text, now_unix_s)) is not None:
             return _clamp(value)
     return None
 
@@ -52,7 +52,8 @@ def _http_date(text: str) -> float | None:
         return None
 
 
-def _reset(text: str, now_unix_s: float) -> float | None:
+def reset_in_s(text: str, now_unix_s: float) -> float | None:
+    """Seconds until a reset given as seconds, Unix time (seconds or milliseconds) or a duration; None if unreadable."""
     value = _number(text)
     if value is None:
         return _duration(text)
