@@ -1,12 +1,12 @@
 """From a Route to a Plan: which Endpoints are eligible for this request, in order, and why the others are not."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
 from gateway.config.catalogue import Catalogue, Route
 from gateway.config.schema import ORDERED
-from providers.base import Endpoint
+from providers.base import Adaptation, Endpoint
 from providers.messages import ChatRequest, Message
 
 EMULATED = frozenset({"tools", "json_object", "json_schema"})
@@ -128,3 +128,21 @@ def _exclude(endpoint: Endpoint, needed: tuple[str, ...], off: Mapping[str, str]
         if not getattr(endpoint.capabilities, capability):
             return Exclusion(endpoint.id, f"no_{capability}", f"it is not known to do {capability}")
     return None
+
+
+def keeping_parameters(planned: Plan, adaptations: Callable[[Endpoint], Sequence[Adaptation]]) -> Plan:
+    """The Plan without Endpoints that would not get all that was asked (`provider.require_parameters`).
+
+    Args:
+        planned: What there is to choose from.
+        adaptations: What would become of the request at an Endpoint.
+    """
+    kept: list[Endpoint] = []
+    excluded = list(planned.excluded)
+    for endpoint in planned.candidates:
+        lost = [one.param for one in adaptations(endpoint) if one.action in ("dropped", "clamped")]
+        if lost:
+            excluded.append(Exclusion(endpoint.id, "parameters", f"it does not take {', '.join(lost[:8])} as asked"))
+        else:
+            kept.append(endpoint)
+    return Plan(planned.route, tuple(kept), tuple(excluded), planned.emulate)

@@ -5,7 +5,7 @@ Raw because a framework costs more than all of our own work on a request (docs/a
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from gateway.errors import (
     NoEndpointError,
     NotFoundError,
 )
-from gateway.routing.plan import Plan, Planner, needs
+from gateway.routing.plan import Plan, Planner, keeping_parameters, needs
 from gateway.routing.resolve import resolve
 from gateway.server.auth import Authenticator
 from gateway.server.chat import ChatReply
@@ -32,7 +32,8 @@ from gateway.server.lifecycle import Lifecycle
 from gateway.server.models import list_models, model_entry
 from gateway.server.openai_request import SMALL_BODY_BYTES, check_structure, decode_chat
 from gateway.upstream import Upstream
-from providers.errors import MixgateError
+from providers.base import Adaptation, Endpoint
+from providers.errors import MixgateError, ProviderError
 from providers.messages import ChatRequest
 
 SURFACES: Final = ("/v1", "/api/v1")
@@ -143,7 +144,7 @@ class Application:
         snapshot = self._live.snapshot
         answer = Answer(
             request,
-            self._plan(request, snapshot.catalogue),
+            self._plan(request, snapshot),
             snapshot.upstreams,
             limits=self._limits,
             unix_time_s=time.time,
@@ -198,14 +199,17 @@ class Application:
             answer.close()
             self._lifecycle.forget(expired.raise_)
 
-    def _plan(self, request: ChatRequest, catalogue: Catalogue) -> Plan:
+    def _plan(self, request: ChatRequest, snapshot: Snapshot) -> Plan:
         """The Plan for a request.
 
         Raises:
             MixgateError: No such model, nothing on to serve it, or nothing that can do what is asked.
         """
+        catalogue = snapshot.catalogue
         route = resolve(request.model, catalogue)
         planned = self._planner.plan(route, needs(request), catalogue, self._live.off())
+        if request.provider and request.provider.get("require_parameters") is True:
+            planned = keeping_parameters(planned, lambda endpoint: _adaptations(request, snapshot, endpoint))
         if planned.candidates:
             return planned
         reasons = "; ".join(
@@ -214,6 +218,15 @@ class Application:
         if any(exclusion.code not in ("off", "retired") for exclusion in planned.excluded):
             raise CapabilityError(f"no endpoint of {route.name!r} can do what is asked. {reasons}")
         raise NoEndpointError(f"nothing can answer for {route.name!r} now. {reasons or 'It has no endpoint.'}")
+
+
+def _adaptations(request: ChatRequest, snapshot: Snapshot, endpoint: Endpoint) -> Sequence[Adaptation]:
+    """What would become of a request at an Endpoint: its dialect is asked, which is pure."""
+    dialect = snapshot.upstreams[endpoint.id].dialect
+    try:
+        return dialect.encode(request, endpoint, stream=bool(request.stream)).adapted
+    except ProviderError as error:
+        return (Adaptation(error.param or "the request", "dropped"),)
 
 
 class _Flag:

@@ -225,3 +225,14 @@ async def test_a_member_with_a_line_break_in_its_name_cannot_reach_a_header(tmp_
     assert response.status_code == 200
     assert "set-cookie" not in response.headers
     assert "?" in response.headers["x-mixgate-dropped-params"]
+
+
+@pytest.mark.parametrize("required", [True, False])
+async def test_an_endpoint_that_would_drop_a_parameter_is_not_asked_when_all_are_required(tmp_path, required):
+    async with fake_provider(says("strict")) as strict, fake_provider(says("tolerant")) as tolerant:
+        config = openai_config(strict.base_url, tolerant.base_url).replace("dialect: openai", "dialect: mistral", 1)
+        async with running_gateway(config, tmp_path, {"MISTRAL_API_KEY": "provider-key"}) as running:
+            body = chat(top_k=5, provider={"require_parameters": required})
+            response = await running.client.post("/v1/chat/completions", json=body)
+    assert response.json()["choices"][0]["message"]["content"] == ("tolerant" if required else "strict")
+    assert response.headers.get("x-mixgate-dropped-params") == (None if required else "top_k")
