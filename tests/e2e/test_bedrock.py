@@ -6,6 +6,7 @@ import stat
 from urllib.parse import urlsplit
 
 import pytest
+from blockbuster import blockbuster_ctx
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
@@ -178,6 +179,15 @@ async def test_a_refusal_reaches_the_client_in_its_class(tmp_path):
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "context_length_exceeded"
     assert KEYS["AWS_SECRET_ACCESS_KEY"] not in response.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_call_of_a_request_blocks_the_loop(tmp_path, stream):
+    async with fake_bedrock(text_events(*["word "] * 50) if stream else answer({"text": "Hello."})) as bedrock:
+        async with running_gateway(config(bedrock.base_url), tmp_path, KEYS) as running:
+            with blockbuster_ctx():
+                response = await running.client.post("/v1/chat/completions", json=chat("x" * 400_000, stream=stream))
+    assert response.status_code == 200
 
 
 async def test_nobody_else_waits_while_credentials_are_fetched(tmp_path, monkeypatch):
