@@ -25,6 +25,8 @@ SEARCH_TIMEOUT_S: Final = 15.0
 """How long a request waits for credentials. The search itself goes on, for the requests after it."""
 SEARCH_AGAIN_AFTER_S: Final = 30.0
 """A search that found nothing is not repeated for so long."""
+LOOK_AGAIN_AFTER_S: Final = 300.0
+"""Credentials that do not say when they end are looked up again after so long."""
 RENEW_BEFORE_S: Final = 10 * 60
 """Credentials that run out sooner than this are waited for anew, as botocore itself does."""
 INLINE_BODY_MAX_BYTES: Final = 256 * 1024
@@ -50,6 +52,7 @@ class AwsSigner:
         self._work: asyncio.Task[None] | None = None
         self._failure: str | None = None
         self._failed_s = 0.0
+        self._found_s = 0.0
         self._warm = False
 
     async def sign(self, request: WireRequest, *, now_unix_s: float) -> WireRequest:
@@ -89,7 +92,10 @@ class AwsSigner:
         source = self._source
         renewable = source is not None and hasattr(source, "refresh_needed")
         if source is not None and self._frozen is not None:
-            if not renewable or not source.refresh_needed():
+            if not renewable:
+                self._look_again()
+                return self._frozen
+            if not source.refresh_needed():
                 self._frozen = source.get_frozen_credentials()
                 return self._frozen
             if not source.refresh_needed(RENEW_BEFORE_S):
@@ -110,22 +116,28 @@ class AwsSigner:
             raise CredentialsError(self._failure)
         return self._frozen
 
-    def _start_work(self) -> asyncio.Task[None]:
+    def _look_again(self) -> None:
+        """Behind the scenes, now and then: keys in a file may have been exchanged, session tokens often are."""
+        if _now_s() - self._found_s > LOOK_AGAIN_AFTER_S:
+            self._found_s = _now_s()
+            self._start_work(anew=True)
+
+    def _start_work(self, *, anew: bool = False) -> asyncio.Task[None]:
         if self._work is None or self._work.done():
-            self._work = asyncio.create_task(self._search())
+            self._work = asyncio.create_task(self._search(None if anew else self._source))
         return self._work
 
-    async def _search(self) -> None:
+    async def _search(self, source: Any) -> None:
         """Find or renew credentials in a thread; what went wrong is kept for those who ask in the next seconds."""
         try:
-            self._source, self._frozen = await _in_a_thread_of_its_own(_find, self._profile, self._source)
+            source, frozen = await _in_a_thread_of_its_own(_find, self._profile, source)
         except Exception as error:  # noqa: BLE001 (every provider in the chain has errors of its own)
             self._failed(f"AWS credentials could not be had ({type(error).__name__}): the operator must act")
             return
-        if self._frozen is None:
+        if frozen is not None:
+            self._source, self._frozen, self._found_s, self._failure = source, frozen, _now_s(), None
+        elif self._frozen is None:
             self._failed("botocore finds no AWS credentials: the operator must set them, see `mixgate check`")
-        else:
-            self._failure = None
 
     def _failed_lately(self) -> bool:
         return self._failure is not None and _now_s() - self._failed_s < SEARCH_AGAIN_AFTER_S

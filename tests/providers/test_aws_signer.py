@@ -17,7 +17,7 @@ from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
 
 import providers.aws_signer
-from providers.aws_signer import SEARCH_AGAIN_AFTER_S, AwsSigner, find_credentials
+from providers.aws_signer import LOOK_AGAIN_AFTER_S, SEARCH_AGAIN_AFTER_S, AwsSigner, find_credentials
 from providers.base import WireRequest
 from providers.errors import CredentialsError
 
@@ -126,6 +126,25 @@ async def test_a_profile_of_the_shared_files_is_used(tmp_path, keys):
     signed = await AwsSigner("us-east-1", profile="work").sign(request(), now_unix_s=NOW_UNIX_S)
     assert "Credential=AKIDWORK/" in signed.headers["authorization"]
     assert find_credentials("work") == "shared-credentials-file"
+
+
+async def test_keys_that_were_exchanged_in_the_file_are_taken_up_behind_the_scenes(tmp_path):
+    written = "[default]\naws_access_key_id = {}\naws_secret_access_key = s\naws_session_token = t\n"
+    (tmp_path / "credentials").write_text(written.format("AKIDOLD"))
+    signer = AwsSigner("us-east-1")
+    first = await signer.sign(request(), now_unix_s=NOW_UNIX_S)
+    (tmp_path / "credentials").write_text(written.format("AKIDNEW"))
+    signer._found_s -= LOOK_AGAIN_AFTER_S + 1
+    second = await signer.sign(request(), now_unix_s=NOW_UNIX_S)
+    await signer._work
+    third = await signer.sign(request(), now_unix_s=NOW_UNIX_S)
+    (tmp_path / "credentials").unlink()
+    signer._found_s -= LOOK_AGAIN_AFTER_S + 1
+    await signer.sign(request(), now_unix_s=NOW_UNIX_S)
+    await signer._work
+    fourth = await signer.sign(request(), now_unix_s=NOW_UNIX_S)
+    used = [one.headers["authorization"].partition("=")[2].partition("/")[0] for one in (first, second, third, fourth)]
+    assert used == ["AKIDOLD", "AKIDOLD", "AKIDNEW", "AKIDNEW"]
 
 
 async def test_a_credential_process_is_run(tmp_path):
