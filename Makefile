@@ -13,24 +13,29 @@ KEY    := $(shell { cat $R/sdist.txt $R/build.txt build_aux/lean-llama-build.cma
 KEPT   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mixgate/wheels/$(KEY)
 # $(call install,environment,what): uv, or where it finds nothing (it does not read pip.conf) pip, same flags, same locks.
 install = $V/bin/uv pip install -q -p $1 $2 || $V/bin/pip --python $1 install -q $2
+# Other packages bring pytest plugins of their own; only ours are loaded, by name.
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD = 1
+PYTEST := $V/bin/python -m pytest -p pytest_asyncio.plugin -p _hypothesis_pytestplugin
 
-.PHONY: run test test-full check format bench packages lock engine clean
+.PHONY: run test test-full check docs format bench packages lock engine clean
 
 run: $V/.run engine
 	@exec $V/bin/mixgate serve
 
 test: $V/.test engine packages
-	@$V/bin/python -m pytest -m 'not full' $(ARGS)
+	@$(PYTEST) -q -m 'not full' $(ARGS)
 
 test-full: $V/.test engine packages
-	@MIXGATE_TEST_FULL=1 $V/bin/python -m pytest $(ARGS)
+	@MIXGATE_TEST_FULL=1 $(PYTEST) $(ARGS)
 
-check: $V/.test
+check: $V/.test engine
 	@$V/bin/ruff format --check -q . && $V/bin/ruff check -q .
 	$V/bin/lint-imports --no-cache
 	$V/bin/mypy
 	$V/bin/pyright
+
+docs: $V/.test
+	@$V/bin/python build_aux/generate_docs.py $(ARGS)
 
 format: $V/.test
 	@$V/bin/ruff format -q . && $V/bin/ruff check -q --fix .

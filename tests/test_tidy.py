@@ -10,8 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("gateway", "providers", "local_backend")
 FILE_MAX_LINES = 400
-TEST_FILE_MAX_LINES = 450
+TEST_FILE_MAX_LINES = 550
 FUNCTION_MAX_LINES = 60
+TEST_FUNCTION_MAX_LINES = 80
+"""Tables of cases are long and simple."""
 
 VENDORS = re.compile(
     r"openrouter|mistral|bedrock|vincony|mindstudio|anthropic|groq|cerebras|deepseek|together.?ai|ollama"
@@ -92,7 +94,8 @@ def test_functions_are_short():
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = node.end_lineno - node.lineno + 1
-                if lines > FUNCTION_MAX_LINES:
+                testing = name_of(path).startswith("tests/")
+                if lines > (TEST_FUNCTION_MAX_LINES if testing else FUNCTION_MAX_LINES):
                     long[f"{name_of(path)}:{node.lineno} {node.name}"] = lines
     assert long == {}
 
