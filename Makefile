@@ -23,7 +23,7 @@ run: $V/.run engine
 	@exec $V/bin/mixgate serve
 
 test: $V/.test engine packages
-	@$(PYTEST) -q -m 'not full' $(ARGS)
+	@$(PYTEST) -m 'not full' $(ARGS)
 
 test-full: $V/.test engine packages
 	@MIXGATE_TEST_FULL=1 $(PYTEST) $(ARGS)
