@@ -27,6 +27,7 @@ from providers.aiohttp_transport import AiohttpTransport
 from providers.aws_signer import AwsSigner
 from providers.base import Transport
 from providers.http_transport import HttpTransport
+from providers.litellm_transport import LitellmTransport
 
 LOCAL_WAIT_S: Final = 30.0
 """How long a request may wait for the local worker to start or to load its model."""
@@ -42,6 +43,7 @@ class Gateway:
 
     def __init__(self, catalogue: Catalogue, home: Path, limits: Limits | None = None) -> None:
         self._http = HttpTransport()
+        self._litellm = LitellmTransport()  # starts nothing until it is used
         self._proxied: dict[str, AiohttpTransport] = {}
         self._signers: dict[tuple[str, str | None, str | None], AwsSigner] = {}
         self._local = LocalBackend(_local_models(catalogue), home=home)
@@ -58,7 +60,7 @@ class Gateway:
     async def aclose(self) -> None:
         """Stop the worker and drop every connection."""
         await self._local.aclose()
-        transports: list[Transport] = [self._http, *self._proxied.values()]
+        transports: list[Transport] = [self._http, self._litellm, *self._proxied.values()]
         for transport in transports:
             await transport.aclose()
 
@@ -105,6 +107,8 @@ class Gateway:
     def _transport(self, provider: ProviderEntry) -> Transport:
         if provider.transport == "http":
             return self._http
+        if provider.transport == "litellm":
+            return self._litellm
         proxy = "" if provider.proxy is None else provider.proxy.reveal()
         if proxy not in self._proxied:
             self._proxied[proxy] = AiohttpTransport(proxy or None)

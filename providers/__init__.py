@@ -7,6 +7,7 @@ from providers.anthropic import Anthropic
 from providers.base import Dialect
 from providers.bedrock_converse import BedrockConverse
 from providers.bedrock_invoke import BedrockInvoke
+from providers.litellm import Litellm
 from providers.local import Local
 from providers.mindstudio import MindStudio
 from providers.mistral import Mistral
@@ -21,6 +22,7 @@ _ALL: tuple[Dialect, ...] = (
     OpenRouter(),
     Mistral(),
     MindStudio(),
+    Litellm(),
     Local(),
 )
 

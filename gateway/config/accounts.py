@@ -15,6 +15,7 @@ from gateway.config.overrides import Override
 from gateway.config.schema import GatewaySection, ProviderSection
 from gateway.config.secrets import Resolution, Secret, is_reference, resolve
 from gateway.errors import ConfigProblem
+from providers.litellm_transport import why_missing
 
 
 class Accounts(Struct, frozen=True):
@@ -119,6 +120,11 @@ def _misfits(located: Located, name: str, section: ProviderSection) -> list[Conf
     if defaults.aws and section.region is not None and REGION.fullmatch(section.region) is None:
         message = f"providers.{name}: there is no AWS region of that form"
         problems.append(located.complaint(("providers", name, "region"), message, "write it as in us-east-1"))
+    if defaults.library is not None:
+        for key in ("transport", "proxy"):
+            if getattr(section, key) is not None:
+                message = f"providers.{name}: {key} is not ours to choose where {defaults.library} does the calling"
+                problems.append(located.complaint(("providers", name, key), message, "take it out"))
     if section.proxy is not None and section.transport == "http":
         message = f"providers.{name}: the http transport knows no proxy"
         fix = "write `transport: aiohttp`, or leave transport out"
@@ -160,7 +166,7 @@ def _keyed_entry(name: str, section: ProviderSection, env: Mapping[str, str]) ->
         dialect=section.dialect,
         base_url=section.base_url or defaults.base_url or "",
         api_key=secrets.get("api_key"),
-        transport=section.transport or ("aiohttp" if section.proxy else "http"),
+        transport="litellm" if defaults.library else section.transport or ("aiohttp" if section.proxy else "http"),
         proxy=proxy,
         region=section.region,
         profile=section.profile,
@@ -170,6 +176,9 @@ def _keyed_entry(name: str, section: ProviderSection, env: Mapping[str, str]) ->
         fix=failed.fix if failed else None,
         variables=tuple(item.variable for item in found.values() if item.variable),
     )
+    missing = why_missing(defaults.library) if defaults.library else None
+    if missing is not None:
+        entry = structs.replace(entry, on=False, off_reason=missing[0], fix=missing[1])
     return entry, list(found.values())
 
 

@@ -48,7 +48,7 @@ class ProviderEntry(Struct, frozen=True, kw_only=True):
     base_url: str
     """Without a trailing slash; empty for the local worker."""
     api_key: Secret | None = None
-    transport: Literal["http", "aiohttp"] = "http"
+    transport: Literal["http", "aiohttp", "litellm"] = "http"
     proxy: Secret | None = None
     """The forward proxy's URL. A Secret because it may hold a password."""
     region: str | None = None

@@ -19,6 +19,8 @@ class DialectDefaults(Struct, frozen=True, kw_only=True):
     """Answers to the questions of `providers.quirks` that differ from the safe ones."""
     aws: bool = False
     """Reached with AWS credentials: regions, profiles, and a key only where one is written."""
+    library: str | None = None
+    """Carried by a call of this optional package, by the transport of that name. None: by HTTP."""
     local: bool = False
     """Served by the worker on this machine: rows name files, there is no URL and no key."""
 
@@ -37,6 +39,8 @@ DIALECTS: Mapping[str, DialectDefaults] = {
     "mindstudio": DialectDefaults(
         base_url="https://v1.mindstudio-api.com/developer/v2", api_key="env:MINDSTUDIO_API_KEY"
     ),
+    # Whoever the library knows, under its own names; it knows where they are, and the usual variables for keys.
+    "litellm": DialectDefaults(base_url="", library="litellm"),
     "local": DialectDefaults(local=True),
 }
 """Every dialect there is. One list: the schema, the complaints and the documentation read it."""

@@ -180,7 +180,7 @@ MISTRAL = {
     ),
 }
 
-CASES = {"openai": OPENAI, "openrouter": OPENAI, "local": LOCAL}
+CASES = {"openai": OPENAI, "openrouter": OPENAI, "litellm": OPENAI, "local": LOCAL}
 CASES["mistral"] = MISTRAL
 
 OPENAI_ERRORS = [
@@ -204,7 +204,7 @@ LOCAL_ERRORS = [
     (503, {"error": {"message": "gone", "code": "local_worker_crashed"}}, ServerError),
     (500, "garbage", ServerError),
 ]
-ERRORS = {"openai": OPENAI_ERRORS, "openrouter": OPENAI_ERRORS, "local": LOCAL_ERRORS}
+ERRORS = {"openai": OPENAI_ERRORS, "openrouter": OPENAI_ERRORS, "litellm": OPENAI_ERRORS, "local": LOCAL_ERRORS}
 ERRORS["mistral"] = [
     (
         400,
