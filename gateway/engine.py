@@ -44,10 +44,9 @@ AFTER_FINISH_TIMEOUT_S: Final = 5.0
 ERROR_BODY_MAX_BYTES: Final = 64 * 1024
 HELD_EVENTS_MAX: Final = 200_000
 """Events of a stream that are kept back before any may be sent."""
+BODY_MAX_BYTES: Final = 32 * 1024 * 1024
 BODY_STRUCTURE_MAX: Final = 1_000_000
 """Commas, braces and brackets in a whole body. Three bytes of JSON can take a hundred bytes of memory."""
-SMALL_BODY_BYTES: Final = 256 * 1024
-"""Under this no body is worth counting."""
 
 Outcome = Literal["running", "ok", "failed", "cancelled"]
 
@@ -89,6 +88,7 @@ class Answer:
         "_errors",
         "_failure",
         "_held",
+        "_left",
         "_limits",
         "_position",
         "_repair",
@@ -134,6 +134,7 @@ class Answer:
         self._failure: ProviderError | None = None
         self._complete = False
         self._unfinished = 0
+        self._left: _Allowance | None = None
 
     @property
     def endpoint(self) -> Endpoint:
@@ -252,6 +253,7 @@ class Answer:
             self._unfinished = asked.n or 1
             # A server that answers a stream's request with one JSON body is understood all the same.
             as_stream = self.stream and not response.headers.get("content-type", "").startswith("application/json")
+            self._left = None if as_stream else _Allowance()
             self._decoder = upstream.dialect.decoder(endpoint, stream=as_stream, headers=response.headers)
             return
         self._response = response
@@ -294,8 +296,8 @@ class Answer:
         assert decoder is not None  # noqa: S101 (next() opened it)
         data = response.body
         if data is not None:
-            if len(data) > SMALL_BODY_BYTES and count_structure(data) > BODY_STRUCTURE_MAX:
-                return [AnswerFailed(GarbledError("the provider's answer has too many members"))]
+            if len(data) > BODY_STRUCTURE_MAX and not _Allowance().covers(data):
+                return [AnswerFailed(GarbledError(_TOO_MUCH))]
             events = decoder.feed(data)
         else:
             try:
@@ -304,6 +306,8 @@ class Answer:
                 if self._unfinished > 0:
                     return [AnswerFailed(error)]
                 data = b""  # every choice has its finish reason: nothing that matters can be missing
+            if self._left is not None and not self._left.covers(data):
+                return [AnswerFailed(GarbledError(_TOO_MUCH))]
             events = decoder.feed(data) if data else []
             if events and self._unfinished > 0:
                 self._note_progress(events)
@@ -385,6 +389,24 @@ class Answer:
         attempt.code = code
         attempt.duration_s = self._watch.now_s() - attempt.started_s
 
+
+class _Allowance:
+    """How much of one whole body is still acceptable. Streams are judged event by event instead."""
+
+    __slots__ = ("_size_bytes", "_structure")
+
+    def __init__(self) -> None:
+        self._size_bytes = BODY_MAX_BYTES
+        self._structure = BODY_STRUCTURE_MAX
+
+    def covers(self, data: bytes) -> bool:
+        """Take these bytes off. False once it is too much."""
+        self._size_bytes -= len(data)
+        self._structure -= count_structure(data)
+        return self._size_bytes >= 0 and self._structure >= 0
+
+
+_TOO_MUCH = "the provider's answer is larger than any answer is"
 
 _MAY_FINISH = frozenset({ChoiceFinished, UsageReported})
 """What the events of a last chunk end with."""

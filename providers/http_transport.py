@@ -28,6 +28,9 @@ BODY_MAX_BYTES: Final = 32 * 1024 * 1024
 STREAM_MAX_BYTES: Final = 64 * 1024 * 1024
 QUEUE_PAUSE_BYTES: Final = 256 * 1024
 """Unread bytes of a stream at which the provider is told to wait."""
+SMALL_PART_BYTES: Final = 256
+JOINED_PART_BYTES: Final = 4096
+"""Unread parts up to these sizes are joined as they come."""
 TARGETS_MAX: Final = 1024
 """URLs that are kept taken apart. More come only from providers that hand out URLs, each of them used once."""
 IDLE_CONNECTIONS_MAX: Final = 512
@@ -378,6 +381,9 @@ class _Connection(asyncio.Protocol):
             self._lingering.cancel()
             self._lingering = None
         if self._keep and self._transport is not None:
+            if self._paused:  # a last burst stopped the reading; without this the next exchange would hear nothing
+                self._paused = False
+                self._transport.resume_reading()
             self._idle_since_s = self._loop.time()
             self._pool.put(self)
         else:
@@ -477,7 +483,11 @@ class _Connection(asyncio.Protocol):
         if self._complete:
             self._refuse_surplus()
             return
-        self._parts.append(body)
+        parts = self._parts
+        if parts and len(body) < SMALL_PART_BYTES and len(parts[-1]) < JOINED_PART_BYTES:
+            parts[-1] += body  # a body in chunks of one byte would otherwise take ten times its size
+        else:
+            parts.append(body)
         self._total_bytes += len(body)
         self._queued_bytes += len(body)
         if self._total_bytes > (STREAM_MAX_BYTES if self._stream else BODY_MAX_BYTES):

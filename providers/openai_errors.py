@@ -32,6 +32,7 @@ from providers.retry_after import parse_retry_after
 
 BODY_READ_MAX_BYTES = 64 * 1024
 """An error that needs more than this to say is not read further."""
+MESSAGE_READ_MAX_CHARS = 8 * 1024
 
 _BY_STATUS: Mapping[int, type[ProviderError]] = {
     400: BadRequestError,
@@ -176,7 +177,7 @@ def _facts(body: bytes) -> ErrorFacts:
 
 def _read(error: Any) -> ErrorFacts:
     if isinstance(error, str):
-        return ErrorFacts(message=error)
+        return ErrorFacts(message=error[:MESSAGE_READ_MAX_CHARS])
     said = members(error)
     message = said.get("message", said.get("detail", said.get("error", "")))
     if not isinstance(message, str):
@@ -192,7 +193,7 @@ def _read(error: Any) -> ErrorFacts:
         number = int(number[:6])
     param = said.get("param")
     return ErrorFacts(
-        message=message,
+        message=message[:MESSAGE_READ_MAX_CHARS],
         codes=tuple(code for code in codes if isinstance(code, str) and not code.isdecimal()),
         number=number if isinstance(number, int) else None,
         param=param if isinstance(param, str) else None,

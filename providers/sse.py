@@ -4,12 +4,16 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html, less what no mod
 the payload says its own type). Comments are dropped here, so they never look like progress.
 """
 
+from providers.json_values import count_structure
+
 EVENT_MAX_BYTES = 2 * 1024 * 1024
+EVENT_STRUCTURE_MAX = 200_000
+"""Commas, braces and brackets in one event: what three bytes each can make us keep is a hundred bytes."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class EventTooLongError(ValueError):
-    """One event passed EVENT_MAX_BYTES without ending."""
+    """One event passed EVENT_MAX_BYTES without ending, or holds more than EVENT_STRUCTURE_MAX."""
 
 
 class SseParser:
@@ -25,7 +29,7 @@ class SseParser:
         """The payloads of the events that these bytes complete.
 
         Raises:
-            EventTooLongError: An event grew past EVENT_MAX_BYTES.
+            EventTooLongError: An event grew past EVENT_MAX_BYTES or EVENT_STRUCTURE_MAX.
         """
         if not self._may_end(data):
             # Parts are joined once, so an event that drips in costs no more than its length.
@@ -47,6 +51,8 @@ class SseParser:
             self._hold(rest)
         payloads: list[bytes] = []
         for event in events:
+            if len(event) > EVENT_STRUCTURE_MAX and count_structure(event) > EVENT_STRUCTURE_MAX:
+                raise EventTooLongError
             if event.startswith(b"data: ") and b"\n" not in event:
                 payloads.append(event[6:])
             elif (payload := _payload(event)) is not None:

@@ -46,8 +46,19 @@ class HostileProvider:
     requests: list[bytes] = field(default_factory=list)
     sent_bytes: int = 0
     base_url: str = ""
+    open: set[asyncio.Task[None] | None] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self.open.add(task)
+        try:
+            await self._serve(reader, writer)
+        except asyncio.CancelledError:
+            writer.transport.abort()  # the test is over
+        finally:
+            self.open.discard(task)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 self.requests.append(await read_request(reader))
@@ -55,7 +66,8 @@ class HostileProvider:
                     await self._send(writer, part)
                 if not (self.script and self.script[-1] == b""):  # an empty last part keeps the connection
                     break
-        writer.close()
+            writer.close()
+            await writer.wait_closed()
 
     async def _send(self, writer: asyncio.StreamWriter, part: Part) -> None:
         if isinstance(part, Pause):
@@ -96,6 +108,10 @@ async def hostile_provider(*script: Part) -> AsyncIterator[HostileProvider]:
         yield provider
     finally:
         server.close()
+        running = [task for task in provider.open if task is not None]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running)
 
 
 @dataclass

@@ -283,3 +283,44 @@ def test_a_line_break_in_a_header_is_refused():
 
     with pytest.raises(ValueError, match="line break"):
         asyncio.run(send())
+
+
+async def test_a_connection_whose_last_burst_stopped_the_reading_serves_again():
+    body = b"a" * 2_000_000
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    async with server(answers(answer)) as url:
+        transport = HttpTransport()
+        for _ in range(5):
+            async with asyncio.timeout(10):
+                response = await transport.send(WireRequest(url=url, body=b"{}", stream=True), connect_timeout_s=5)
+                read = 0
+                while data := await response.read():
+                    read += len(data)
+                    await asyncio.sleep(0.02)  # more than is let in unread comes meanwhile
+                assert read == len(body)
+        await transport.aclose()
+
+
+@pytest.mark.parametrize(
+    "lead", [b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: "]
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_header_that_never_ends_is_cut_off(lead, stream):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(lead)
+        while True:
+            writer.write(b"a" * 4096)
+            await writer.drain()
+
+    async with server(serve) as url:
+        transport = HttpTransport()
+
+        async def read() -> None:
+            response = await transport.send(WireRequest(url=url, body=b"{}", stream=stream), connect_timeout_s=5)
+            while await response.read():
+                pass
+
+        with pytest.raises(GarbledError):
+            await asyncio.wait_for(read(), 10)
+        await transport.aclose()
