@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from providers.base import WireRequest
 from providers.errors import ConnectError, GarbledError, ProviderError, TruncatedError
-from providers.http_transport import BODY_MAX_BYTES, HEAD_MAX_BYTES, STREAM_MAX_BYTES
+from providers.http_connection import BODY_MAX_BYTES, HEAD_MAX_BYTES, STREAM_MAX_BYTES
 
 if TYPE_CHECKING:
     import aiohttp

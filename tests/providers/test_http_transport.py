@@ -7,7 +7,8 @@ import pytest
 
 from providers.base import WireRequest
 from providers.errors import ConnectError, GarbledError, ProviderError, TruncatedError
-from providers.http_transport import BODY_MAX_BYTES, HttpTransport
+from providers.http_connection import BODY_MAX_BYTES
+from providers.http_transport import HttpTransport
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
