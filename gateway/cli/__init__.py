@@ -9,6 +9,7 @@ COMMANDS = {
     "check": "Judge a configuration file, and say who is on.",
     "models": "List the models, what they cost, and which can answer.",
     "doctor": "Look for what is wrong with this installation.",
+    "refresh": "Ask OpenRouter what has changed.",
     "import": "Convert another gateway's configuration, or a price list.",
     "pull": "Download a model for the local backend.",
 }

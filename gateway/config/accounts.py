@@ -15,7 +15,7 @@ from gateway.config.overrides import Override
 from gateway.config.schema import GatewaySection, ProviderSection
 from gateway.config.secrets import Resolution, Secret, is_reference, resolve
 from gateway.errors import ConfigProblem
-from providers.litellm_transport import why_missing
+from providers.litellm_library import why_missing
 
 
 class Accounts(Struct, frozen=True):

@@ -114,7 +114,7 @@ class Catalogue(Struct, frozen=True, kw_only=True):
     digest: str
     """SHA-256 of the file, in hexadecimal."""
     watched: tuple[Path, ...]
-    """Files beside `path` whose change changes the Catalogue: keys kept in files."""
+    """Files beside `path` whose change changes the Catalogue: keys kept in files, and refreshed facts."""
 
     def find_route(self, name: str) -> Route | None:
         """The Route that a requested name means.

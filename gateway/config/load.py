@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from gateway.config.accounts import open_accounts, settle_gateway
 from gateway.config.catalogue import Catalogue
 from gateway.config.complaints import Located, in_order, pasted_keys, schema_complaints
-from gateway.config.locations import PACKAGED_CONFIG
+from gateway.config.locations import PACKAGED_CONFIG, home_folder
 from gateway.config.names import settle_names
 from gateway.config.overrides import apply, gather, misspelt
-from gateway.config.rows import Facts, facts_of, read_rows
+from gateway.config.refreshed import find_facts, read_refreshed, refreshed_file
+from gateway.config.rows import Facts, Known, fact_keys, facts_of, read_rows
 from gateway.config.schema import ConfigFile
 from gateway.config.source import TEXT_MAX_BYTES, read_source
 from gateway.errors import ConfigError, ConfigProblem
@@ -42,8 +43,12 @@ def load(
     section, problems = apply(file.gateway, chosen)
     gateway, gateway_files, gateway_problems = settle_gateway(located, section, chosen, env)
     accounts = open_accounts(located, file.providers, env)
-    facts: Facts = {} if _is_packaged(path) else shipped_facts()
-    rows = read_rows(located, file.providers, accounts.providers, facts, day)
+    packaged = _is_packaged(path)
+    refreshed = refreshed_file(home_folder(env))
+    content, unread = read_refreshed(refreshed)
+    fresh, senseless = find_facts(content, refreshed, fact_keys(file.providers, accounts.providers))
+    known = Known(shipped={} if packaged else shipped_facts(), refreshed=fresh, rows_are_shipped=packaged)
+    rows = read_rows(located, file.providers, accounts.providers, known, day)
     names = settle_names(located, file.routes, rows.endpoints)
     problems = [*problems, *gateway_problems, *accounts.problems, *rows.problems, *names.problems]
     if problems:
@@ -56,10 +61,10 @@ def load(
         aliases=names.aliases,
         local_models=rows.local_models,
         price_overrides=rows.price_overrides,
-        warnings=in_order([*accounts.warnings, *names.warnings, *misspelt(env)]),
+        warnings=in_order([*accounts.warnings, *names.warnings, *misspelt(env), *unread, *senseless]),
         path=path,
         digest=hashlib.sha256(text).hexdigest(),
-        watched=(*gateway_files, *accounts.files),
+        watched=(*gateway_files, *accounts.files, refreshed),
     )
 
 

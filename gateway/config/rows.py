@@ -13,6 +13,7 @@ from msgspec import Struct
 from gateway.config.catalogue import BUNDLED_FILE, DEMO_MODEL, LocalModel, ProviderEntry
 from gateway.config.complaints import Located, did_you_mean, spell_fix
 from gateway.config.dialects import default_quirks
+from gateway.config.refreshed import merge_facts
 from gateway.config.schema import (
     CLAIMABLE,
     LOCAL_ONLY,
@@ -40,6 +41,15 @@ _ORIGIN = ("source", "as_of")
 _FACTS = ("context_tokens", "max_output_tokens", "price", "capabilities", "state", "ends_on", "description", "claims")
 
 
+class Known(Struct, frozen=True):
+    """What fills the gaps of a file: first what was learned since, then what is shipped."""
+
+    shipped: Facts
+    refreshed: Facts
+    rows_are_shipped: bool = False
+    """The file is the shipped one: nobody wrote its figures for this installation, so what was learned since wins."""
+
+
 class Rows(Struct, frozen=True):
     """Every Endpoint by id, in file order, and what goes with them."""
 
@@ -60,11 +70,20 @@ def facts_of(
     }
 
 
+def fact_keys(sections: Mapping[str, ProviderSection], entries: Mapping[str, ProviderEntry]) -> list[FactKey]:
+    """The keys by which facts for the rows of a file are found."""
+    return [
+        _fact_key(entries[name], upstream, row)
+        for name, section in sections.items()
+        for upstream, row in section.models.items()
+    ]
+
+
 def read_rows(
     located: Located,
     sections: Mapping[str, ProviderSection],
     entries: Mapping[str, ProviderEntry],
-    facts: Facts,
+    known: Known,
     today: date,
 ) -> Rows:
     """Turn every model row into an Endpoint."""
@@ -77,7 +96,7 @@ def read_rows(
         quirks = default_quirks(section.dialect, section.quirks.written() if section.quirks else {})
         for upstream, written in section.models.items():
             problems += _misfits(located, entry, upstream, written)
-            row, borrowed = _with_facts(written, facts.get(_fact_key(entry, upstream, written)))
+            row, borrowed = _settle(written, _fact_key(entry, upstream, written), known)
             endpoint = _endpoint(entry, upstream, row, quirks, today, borrowed)
             endpoints[endpoint.id] = endpoint
             if row.price is not None and row.price.overrides:
@@ -89,6 +108,17 @@ def read_rows(
 
 def _fact_key(entry: ProviderEntry, upstream: str, row: ModelSection) -> FactKey:
     return (entry.dialect, entry.base_url, row.file or "" if entry.local else upstream)
+
+
+def _settle(row: ModelSection, key: FactKey, known: Known) -> tuple[ModelSection, tuple[str, ...]]:
+    """The row with what is known where it is silent, and which of its keys came from elsewhere."""
+    fresh = known.refreshed.get(key)
+    if fresh is None:
+        return _with_facts(row, known.shipped.get(key))
+    if known.rows_are_shipped:
+        learned = tuple(name for name in _FACTS if name in fresh.model_fields_set)
+        return merge_facts(row, fresh), learned
+    return _with_facts(row, merge_facts(known.shipped.get(key), fresh))
 
 
 def _with_facts(row: ModelSection, fact: ModelSection | None) -> tuple[ModelSection, tuple[str, ...]]:
