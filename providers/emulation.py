@@ -7,7 +7,7 @@ hold its output to a schema (our own worker's grammar), the words are still said
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -23,11 +23,13 @@ from providers.messages import (
     Event,
     JsonSchema,
     Message,
+    RefusalDelta,
     ResponseFormat,
     TextDelta,
     Tool,
     ToolCallDelta,
 )
+from providers.replies import NO_JSON, calls_in, json_values, parse_json, write_json
 
 Emulated: TypeAlias = Literal["tools", "json"]
 Validate: TypeAlias = Callable[[Any, Any], str | None]
@@ -35,8 +37,6 @@ Validate: TypeAlias = Callable[[Any, Any], str | None]
 
 BAD_REPLY_MAX_CHARS: Final = 4000
 """How much of a bad reply is shown to the model again."""
-SCANNED_MAX: Final = 50
-"""Opening braces looked at when JSON is searched in prose."""
 ANY_OBJECT: Final[dict[str, Any]] = {"type": "object"}
 
 
@@ -63,14 +63,20 @@ class Emulation(Struct, frozen=True):
         answer that was cut by its length limit is handed on as it is: what is missing cannot be judged.
         """
         texts: dict[int, str] = {}
+        reasons: dict[int, str] = {}
+        told_otherwise: set[int] = set()
         for event in events:
             if isinstance(event, TextDelta):
                 texts[event.choice] = texts.get(event.choice, "") + event.text
-        cut = {event.choice for event in events if isinstance(event, ChoiceFinished) and event.reason == "length"}
+            elif isinstance(event, ChoiceFinished):
+                reasons[event.choice] = event.reason
+            elif isinstance(event, ToolCallDelta | RefusalDelta):
+                told_otherwise.add(event.choice)
         settled: dict[int, list[Event]] = {}
-        for choice, text in texts.items():
-            if choice in cut:
+        for choice, reason in reasons.items():
+            if reason in ("length", "content_filter") or choice in told_otherwise:
                 continue
+            text = texts.get(choice, "")
             outcome = self._choice(text, choice, validate)
             if isinstance(outcome, str):
                 return self._refused(text, outcome)
@@ -81,12 +87,8 @@ class Emulation(Struct, frozen=True):
         """The events of one choice, or what is wrong with its text."""
         if "tools" in self.emulated:
             return _read_tools(text, choice, self.original, validate)
-        value, problem = find_json(text)
-        if problem is not None:
-            return problem
-        if problem := validate(value, wanted_schema(self.original)):
-            return problem
-        return [TextDelta(json.dumps(value, ensure_ascii=False), choice), ChoiceFinished("stop", choice)]
+        written, problem = _fitting(json_values(text), wanted_schema(self.original), validate)
+        return problem if written is None else [TextDelta(written, choice), ChoiceFinished("stop", choice)]
 
     def _refused(self, text: str, reason: str) -> "list[Event] | Repair":
         if self.repaired:
@@ -106,7 +108,7 @@ def emulate(request: ChatRequest, capabilities: Capabilities) -> Emulation | Non
     if offers_tools(request) and not capabilities.tools:
         emulated.append("tools")
         asked = _ask_for_tools(request, capabilities)
-    elif form is not None and form.type in ("json_object", "json_schema") and not getattr(capabilities, form.type):
+    elif form is not None and wants_json(request) and not getattr(capabilities, form.type):
         emulated.append("json")
         asked = _ask_for_json(request, capabilities)
     return Emulation(asked, tuple(emulated), request) if emulated else None
@@ -115,6 +117,11 @@ def emulate(request: ChatRequest, capabilities: Capabilities) -> Emulation | Non
 def offers_tools(request: ChatRequest) -> bool:
     """Whether the model is to know of tools at all."""
     return bool(request.tools) and request.tool_choice != "none"
+
+
+def wants_json(request: ChatRequest) -> bool:
+    """Whether words alone are no answer."""
+    return request.response_format is not None and request.response_format.type in ("json_object", "json_schema")
 
 
 def wanted_schema(request: ChatRequest) -> dict[str, Any]:
@@ -150,6 +157,9 @@ def _ask_for_tools(request: ChatRequest, capabilities: Capabilities) -> ChatRequ
         if must
         else 'If none is needed, reply with {"content": "<your answer>"} instead.'
     )
+    if wants_json(request) and not must:
+        schema = json.dumps(wanted_schema(request), ensure_ascii=False)
+        otherwise = f'If none is needed, reply with {{"content": ...}}, its value being JSON of this schema: {schema}'
     words = f"You can call these functions: {described}\nTo call, reply with one JSON object alone: {form} {otherwise}"
     if request.parallel_tool_calls is False:
         words += " Call one function at most."
@@ -187,27 +197,51 @@ def _described(tool: Tool) -> dict[str, Any]:
 
 
 def _reply_schema(request: ChatRequest) -> dict[str, Any]:
-    """What a reply may be: calls, or an answer in words where none is forced."""
+    """What a reply may be: calls, or an answer where none is forced."""
     tools = [tool for tool in request.tools or () if tool.function is not None]
     must = _forced(request, tools)
-    calls = [
-        {
-            "type": "object",
-            "properties": {"name": {"const": tool.function.name}, "arguments": tool.function.parameters or ANY_OBJECT},
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for tool in tools
-        if tool.function is not None and (not must or tool.function.name in must)
-    ]
+    defined: dict[str, Any] = {}
+    calls: list[dict[str, Any]] = []
+    for tool in tools:
+        function = tool.function
+        if function is None or (must and function.name not in must):
+            continue
+        arguments = _moved(function.parameters or ANY_OBJECT, f"call{len(calls)}", defined)
+        called = {"name": {"const": function.name}, "arguments": arguments}
+        form: dict[str, Any] = {"type": "object", "properties": called, "required": ["name", "arguments"]}
+        calls.append({**form, "additionalProperties": False})
     listed: dict[str, Any] = {
         "type": "array",
         "items": calls[0] if len(calls) == 1 else {"anyOf": calls},
         "minItems": 1,
     }
     listed["maxItems"] = 1 if request.parallel_tool_calls is False or must else 8
-    called = _object("tool_calls", listed)
-    return called if must else {"anyOf": [called, _object("content", {"type": "string"})]}
+    schema = _object("tool_calls", listed)
+    if not must:
+        said = _moved(wanted_schema(request), "content", defined) if wants_json(request) else {"type": "string"}
+        schema = {"anyOf": [schema, _object("content", said)]}
+    return {**schema, "$defs": defined} if defined else schema
+
+
+def _moved(schema: dict[str, Any], name: str, defined: dict[str, Any]) -> dict[str, Any]:
+    """A schema for use inside another one. Where it refers to itself, it goes into the `$defs` of the other."""
+    if '"$ref"' not in json.dumps(schema):
+        return schema
+    defined[name] = _rebased(schema, f"#/$defs/{name}")
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _rebased(node: Any, root: str) -> Any:
+    """The same with every reference into itself (`#...`) starting from where its root is now."""
+    if told := members(node):
+        return {
+            key: root + value[1:]
+            if key == "$ref" and isinstance(value, str) and value.startswith("#")
+            else _rebased(value, root)
+            for key, value in told.items()
+        }
+    parts = elements(node)
+    return [_rebased(value, root) for value in parts] if parts else node
 
 
 def _object(name: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -230,7 +264,7 @@ def _in_words(message: Message) -> Message:
         return Message(role="user", content=f"Result of the call {message.tool_call_id or ''}: {content}")
     if message.tool_calls:
         calls = [
-            {"name": call.function.name, "arguments": _parsed(call.function.arguments)}
+            {"name": call.function.name, "arguments": parse_json(call.function.arguments)}
             for call in message.tool_calls
             if call.function is not None
         ]
@@ -250,69 +284,61 @@ def _text(message: Message) -> str:
 
 def _read_tools(text: str, choice: int, request: ChatRequest, validate: Validate) -> list[Event] | str:
     must = _forced(request, [tool for tool in request.tools or () if tool.function is not None])
-    value, problem = find_json(text)
-    calls = _calls_in(value)
-    if calls is None:
-        if must:
-            return problem or 'the reply has no "tool_calls"'
-        said = members(value).get("content")
-        return [TextDelta(said if isinstance(said, str) else text, choice), ChoiceFinished("stop", choice)]
+    values = list(json_values(text))
+    for value in values:
+        calls = calls_in(value)
+        if isinstance(calls, str):
+            return calls
+        if calls:
+            return _called(calls, text, choice, request, validate)
+    if must:
+        return 'the reply has no "tool_calls"' if values else NO_JSON
+    if '"tool_calls"' in text and not values:
+        return f'{NO_JSON}, though it begins with "tool_calls"'
+    return _said(text, values, choice, request, validate)
+
+
+def _called(
+    calls: list[tuple[str, Any]], text: str, choice: int, request: ChatRequest, validate: Validate
+) -> list[Event] | str:
+    """The events of these calls, or what is wrong with one of them."""
+    must = _forced(request, [tool for tool in request.tools or () if tool.function is not None])
     known = {tool.function.name: tool.function for tool in request.tools or () if tool.function is not None}
+    if request.parallel_tool_calls is False and len(calls) > 1:
+        return f"{len(calls)} functions are called, and only one may be"
     events: list[Event] = []
     for place, (name, arguments) in enumerate(calls):
         if name not in known or (must and name not in must):
             return f"there is no function called {name[:100]!r}"
-        if complaint := validate(arguments, known[name].parameters or ANY_OBJECT):
-            return f"the arguments of {name}: {complaint}"
-        written = json.dumps(arguments, ensure_ascii=False)
+        written, problem = _fitting((arguments,), known[name].parameters or ANY_OBJECT, validate)
+        if written is None:
+            return f"the arguments of {name}: {problem}"
         events.append(ToolCallDelta(place, choice, _call_id(text, choice, place), name, written))
     events.append(ChoiceFinished("tool_calls", choice))
     return events
 
 
-def _calls_in(value: Any) -> list[tuple[str, Any]] | None:
-    """The calls that a reply makes, in any of the forms that models use; None where it makes none."""
-    told = members(value)
-    listed = told.get("tool_calls") if "tool_calls" in told else value
-    if "name" in told and "tool_calls" not in told:
-        listed = [told]
-    calls: list[tuple[str, Any]] = []
-    for call in map(members, elements(listed)):
-        function = members(call.get("function")) or call
-        name = function.get("name")
-        if not isinstance(name, str):
-            return None
-        arguments = function.get("arguments", function.get("parameters", {}))
-        calls.append((name, _parsed(arguments) if isinstance(arguments, str) else arguments))
-    return calls or None
+def _said(text: str, values: Sequence[Any], choice: int, request: ChatRequest, validate: Validate) -> list[Event] | str:
+    """The events of an answer without calls, or what is wrong with it."""
+    contents = [value["content"] for value in map(members, values) if "content" in value]
+    if wants_json(request):
+        offered = [parse_json(content) if isinstance(content, str) else content for content in contents]
+        written, problem = _fitting((*offered, *values), wanted_schema(request), validate)
+        return problem if written is None else [TextDelta(written, choice), ChoiceFinished("stop", choice)]
+    said = contents[0] if contents and isinstance(contents[0], str) else text
+    return [TextDelta(said, choice), ChoiceFinished("stop", choice)]
 
 
-def find_json(text: str) -> tuple[Any, str | None]:
-    """The first JSON object or array in a text (fenced, or with words around it), or why there is none."""
-    stripped = text.strip()
-    try:
-        return json.loads(stripped), None
-    except (ValueError, RecursionError):
-        pass
-    decoder = json.JSONDecoder()
-    at = -1
-    for _ in range(SCANNED_MAX):
-        found = [place for place in (stripped.find("{", at + 1), stripped.find("[", at + 1)) if place >= 0]
-        if not found:
-            break
-        at = min(found)
-        try:
-            return decoder.raw_decode(stripped, at)[0], None
-        except (ValueError, RecursionError):
-            continue
-    return None, "the reply holds no valid JSON"
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
+def _fitting(values: Iterable[Any], schema: Any, validate: Validate) -> tuple[str | None, str]:
+    """The first of these values that satisfies the schema, as JSON text; else what is wrong with the first."""
+    problem = ""
+    for value in values:
+        written = write_json(value)
+        found = "it holds half of a character" if written is None else validate(value, schema)
+        if found is None:
+            return written, ""
+        problem = problem or found
+    return None, problem or NO_JSON
 
 
 def _call_id(text: str, choice: int, place: int) -> str:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.base import Capabilities
-from providers.emulation import Repair, emulate, find_json, wanted_schema
+from providers.emulation import Repair, emulate, wanted_schema
 from providers.messages import (
     AnswerFailed,
     ChatRequest,
@@ -20,6 +20,7 @@ from providers.messages import (
     ToolCall,
     ToolCallDelta,
 )
+from providers.replies import find_json
 from providers.schema_validation import BadSchemaError, check_schema, complaint
 
 NOTHING = Capabilities()
@@ -214,3 +215,109 @@ def test_a_pattern_that_could_run_for_ever_is_not_run(pattern):
 def test_a_plain_pattern_is_run():
     assert complaint("abc", {"type": "string", "pattern": "^[0-9]{3}$"}) is not None
     assert complaint("123", {"type": "string", "pattern": "^[0-9]{3}$"}) is None
+
+
+def test_a_schema_that_doubles_with_every_level_is_given_up():
+    levels = {f"l{n}": {"anyOf": [{"$ref": f"#/$defs/l{n + 1}"}] * 2} for n in range(40)}
+    schema = {"$ref": "#/$defs/l0", "$defs": {**levels, "l40": {"type": "string"}}}
+    with pytest.raises(BadSchemaError, match="steps"):
+        complaint(5, schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {"$schema": "http://json-schema.org/draft-07/schema#", "pattern": "(a+)+$"}}},
+        {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False},
+        {"$schema": 5},
+        {"$schema": []},
+        {"$ref": 5},
+        {"$ref": "#/nowhere"},
+        {"pattern": "("},
+        {"$dynamicRef": "#x"},
+    ],
+)
+def test_a_schema_that_would_get_around_the_bounds_is_refused(schema):
+    def use() -> None:
+        for value in ("a", {"a" * 40 + "!": 1, "a": "a" * 40 + "!"}):
+            complaint(value, schema)
+
+    with pytest.raises(BadSchemaError):
+        use()
+
+
+def test_members_named_by_a_pattern_are_judged():
+    schema = {"type": "object", "patternProperties": {"^x_": {"type": "integer"}}, "additionalProperties": False}
+    assert complaint({"x_a": 1}, schema) is None
+    assert complaint({"x_a": "1"}, schema) is not None
+    assert complaint({"y": 1}, schema) is not None
+
+
+def test_more_items_than_can_be_compared_are_not_unique():
+    schema = {"type": "array", "uniqueItems": True}
+    assert complaint([{"a": n} for n in range(1000)], schema) is None
+    assert complaint([{"a": n} for n in range(100_000)], schema) is not None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"a": {"b": 1}, "c": "cut of',
+        '{"a": {"b": 1}, "c": [1, 2',
+        '{"a": {"b": 1}, broken}',
+        '[{"b": 1}, {"b": 2}, {"b',
+        '{"a": NaN}',
+        '{"a": -Infinity}',
+        '{"a": 1e999}',
+        '{"a": "\\ud800"}',
+        "",
+        "[1, 2]",
+    ],
+)
+def test_part_of_a_broken_value_is_never_the_answer(reply):
+    assert isinstance(emulate(json_request({"type": "object"}), NOTHING).settle(said(reply), complaint), Repair)
+
+
+def test_the_value_that_fits_is_taken_among_several():
+    emulation = emulate(json_request({"type": "object", "required": ["a"]}), NOTHING)
+    events = emulation.settle(said('As in [1], {"b": 2} is wrong, so: {"a": 1}'), complaint)
+    assert events[0].text == '{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    "reply", ['{"tool_calls": [{"name": "weather", "argum', '{"tool_calls": "x"}', '{"tool_calls": [5]}']
+)
+def test_a_broken_call_is_no_answer_in_words(reply):
+    assert isinstance(emulate(tools_request(), NOTHING).settle(said(reply), complaint), Repair)
+
+
+def test_json_that_only_looks_like_a_call_is_an_answer():
+    for reply in ('{"name": "Bob"}', '[{"name": "Bob"}, {"name": "Eve"}]'):
+        assert emulate(tools_request(), NOTHING).settle(said(reply), complaint) == said(reply)
+
+
+def test_one_call_at_most_is_one():
+    two = '{"tool_calls": [%s, %s]}' % ((CALL[16:-2],) * 2)
+    assert isinstance(emulate(tools_request(parallel_tool_calls=False), NOTHING).settle(said(two), complaint), Repair)
+    assert len(emulate(tools_request(), NOTHING).settle(said(two), complaint)) == 3
+
+
+def test_an_answer_beside_tools_is_held_to_the_form_too():
+    form = ResponseFormat(type="json_schema", json_schema=JsonSchema(schema={"type": "object", "required": ["a"]}))
+    emulation = emulate(tools_request(response_format=form), NOTHING)
+    assert isinstance(emulation.settle(said("It is sunny."), complaint), Repair)
+    assert isinstance(emulation.settle(said('{"content": "It is sunny."}'), complaint), Repair)
+    for reply in ('{"content": {"a": 1}}', '{"content": "{\\"a\\": 1}"}', 'So: {"a": 1}'):
+        assert emulation.settle(said(reply), complaint)[0].text == '{"a": 1}'
+    assert isinstance(emulation.settle(said(CALL), complaint)[0], ToolCallDelta)
+
+
+def test_arguments_that_refer_to_themselves_keep_their_references():
+    node = {"type": "object", "properties": {"next": {"$ref": "#"}, "of": {"$ref": "#/$defs/kind"}}}
+    parameters = {**node, "$defs": {"kind": {"enum": ["a", "b"]}}, "additionalProperties": False}
+    tool = Tool(function=Function(name="walk", parameters=parameters))
+    request = ChatRequest(messages=ASK, tools=(WEATHER, tool))
+    schema = wanted_schema(emulate(request, Capabilities(json_schema=True)).request)
+    good = {"tool_calls": [{"name": "walk", "arguments": {"next": {"of": "a"}}}]}
+    bad = {"tool_calls": [{"name": "walk", "arguments": {"next": {"of": "c"}}}]}
+    assert (complaint(good, schema), complaint(bad, schema) is None) == (None, False)
