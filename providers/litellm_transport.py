@@ -221,8 +221,9 @@ def _error_body(error: Exception) -> tuple[int, bytes]:
         status = 500
     said = getattr(error, "message", None)
     message = said[:MESSAGE_MAX_CHARS] if isinstance(said, str) else names[0]
-    # Without a code of its own the status is one: inside a stream there is nothing else to tell it by.
-    return status, _encoder.encode({"error": {"message": message, "code": code or status, "type": names[0]}})
+    # The status stands in the body too: inside a stream there is nothing else to tell it by.
+    body = {"message": message, "code": status, "type": names[0], **({"error_type": code} if code else {})}
+    return status, _encoder.encode({"error": body})
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
