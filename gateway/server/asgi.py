@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.config.catalogue import Catalogue
+from gateway.cost_check import CostCheck
 from gateway.engine import Answer, Limits
 from gateway.errors import (
     CapabilityError,
@@ -80,6 +81,7 @@ class Application:
         self._lifecycle = lifecycle
         self._limits = limits or Limits()
         self._ids = GenerationIds()
+        self._costs = CostCheck()
         self._planner = Planner()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._decoding = ThreadPoolExecutor(DECODING_THREADS_MAX, "decode")
@@ -159,6 +161,9 @@ class Application:
             openrouter=scope["path"].startswith("/api/"),
         )
         await self._run(scope, answer, reply, task)
+        if reply.usage is not None and reply.usage.cost_in_nusd is not None:  # the client has its answer by now
+            overrides = snapshot.catalogue.price_overrides.get(answer.endpoint.id, ())
+            self._costs.compare(answer.endpoint, overrides, reply.usage)
 
     async def _read_chat(self, receive: Receive) -> ChatRequest:
         """The chat request in a body.

@@ -11,7 +11,7 @@ from gateway.server.errors import error_answer, error_headers
 from gateway.server.exchange import Send
 from gateway.server.openai_answer import PING, AnswerHead, ChunkEncoder, error_chunk, whole_answer
 from providers.errors import MixgateError
-from providers.messages import AnswerStarted, Event
+from providers.messages import AnswerStarted, Event, Usage, UsageReported
 
 DROPPED_MAX_CHARS: Final = 1000
 _NOT_PRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
@@ -35,6 +35,7 @@ class ChatReply:
         "_sending",
         "_started",
         "_timer",
+        "usage",
     )
 
     def __init__(
@@ -52,6 +53,8 @@ class ChatReply:
         self._sending = False
         self._timer: asyncio.TimerHandle | None = None
         self._pinging: asyncio.Task[None] | None = None
+        self.usage: Usage | None = None
+        """What the provider counted last, once the answer is complete."""
 
     async def whole(self) -> None:
         """Answer with one JSON body.
@@ -65,6 +68,8 @@ class ChatReply:
         headers = [(b"content-type", b"application/json"), *self._explain()]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
+        counted = [event.usage for event in events if isinstance(event, UsageReported)]
+        self.usage = counted[-1] if counted else None
 
     async def stream(self) -> None:
         """Answer with server-sent events. No head before the first content or the first ping.
@@ -112,6 +117,7 @@ class ChatReply:
                 await self._write(data)
             events = await answer.next()
         last = encoder.encode(events)
+        self.usage = encoder.usage
         if not self._started:  # a stream is framed as one, even when it comes all at once
             await self._write(last)
             last = b""

@@ -201,7 +201,7 @@ def _usd(cost_in_nusd: int) -> bytes:
 class ChunkEncoder:
     """Writes one stream. Text goes through a template prepared once; everything rarer through the general encoder."""
 
-    __slots__ = ("_before", "_include_usage", "_native", "_opened", "_prefix", "_suffix", "_tail", "_usage")
+    __slots__ = ("_before", "_include_usage", "_native", "_opened", "_prefix", "_suffix", "_tail", "usage")
 
     def __init__(
         self, head: AnswerHead, *, include_usage: bool, started: AnswerStarted | None, announce_usage: bool = True
@@ -225,7 +225,8 @@ class ChunkEncoder:
         self._suffix = b'},"logprobs":null,"finish_reason":null}' + self._tail
         self._include_usage = include_usage
         self._opened: set[int] = set()
-        self._usage: Usage | None = None
+        self.usage: Usage | None = None
+        """What the provider counted last."""
 
     def encode(self, events: Sequence[Event]) -> bytes:
         """The chunks for these events, joined; `b""` where they have nothing to show."""
@@ -234,7 +235,7 @@ class ChunkEncoder:
             if isinstance(event, TextDelta) and event.logprobs is None and event.choice == 0 and 0 in self._opened:
                 out += (self._before, _encode(event.text), self._suffix)
             elif isinstance(event, UsageReported):
-                self._usage = event.usage
+                self.usage = event.usage
             elif not isinstance(event, AnswerStarted):
                 out.append(self._chunk(event))
         return b"".join(out)
@@ -243,7 +244,7 @@ class ChunkEncoder:
         """What closes a complete stream: usage where it was asked for, and the end mark."""
         last = b""
         if self._include_usage:
-            usage = usage_body(self._usage or Usage())
+            usage = usage_body(self.usage or Usage())
             note = b',"mixgate":%b' % _encode(notes) if notes else b""
             last = b'%b],"usage":%b%b}\n\n' % (self._prefix, _encode(usage), note)
         return last + DONE
