@@ -21,6 +21,7 @@ SECTIONS = (
     ("Attempts", "How long a provider may take, and how often others are asked.", ("gateway/engine.py", "gateway/upstream.py")),
     ("The way to a provider", "", ("providers/",)),
     ("providers.yaml", "", ("gateway/config/",)),
+    ("What `mixgate import` and `mixgate refresh` read", "", ("gateway/imports/", "gateway/config/refreshed.py")),
     ("The local backend", "", ("gateway/app.py", "local_backend/")),
     ("Model files", "What a GGUF may hold before it is refused.", ("local_backend/gguf",)),
     ("JSON schemas for the local backend", "", ("local_backend/grammar.py", "local_backend/integer_ranges.py")),

@@ -10,6 +10,7 @@ from gateway.config.fields import CONTEXT_TOKENS_MAX, MONEY_DIGITS, PRICE_MAX_IN
 from gateway.imports.draft import ImportSourceError
 
 SOURCE_MAX_BYTES: Final = 32 * 1024 * 1024
+"""A file to import; a whole price list has 3 MB."""
 TOKEN_DECIMALS: Final = 6
 """Decimals of a price in USD per million tokens: a pico-USD per token."""
 UNIT_DECIMALS: Final = 12

@@ -12,13 +12,16 @@ from gateway.imports.draft import ImportSourceError
 from gateway.imports.openrouter_models import Behind, Listing, read_endpoints, read_listing
 
 BODY_MAX_BYTES: Final = 32 * 1024 * 1024
+"""One answer of a vendor that is asked for its list."""
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 30.0
 BODY_TIMEOUT_S: Final = 120.0
 """For all of one answer, however steadily it drips."""
 TRIES_MAX: Final = 3
+"""Of one question, where the failure may pass."""
 BACKOFF_S: Final = 0.5
 PAGES_MAX: Final = 50
+"""Of a list that comes in pages."""
 
 
 class _PassingError(Exception):
