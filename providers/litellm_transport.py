@@ -22,6 +22,8 @@ from providers.litellm_library import PACKAGE, load_library
 
 CALL_TIMEOUT_S: Final = 600.0
 """What the library may take at most; the engine's own limits are shorter."""
+CLOSE_TIMEOUT_S: Final = 5.0
+"""How long closing waits for a library that is in the middle of something it cannot leave."""
 MESSAGE_MAX_CHARS: Final = 2000
 RETRY_AFTER_MAX_CHARS: Final = 64
 
@@ -84,7 +86,7 @@ class LitellmTransport:
         self._loop = self._thread = None
         if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
-            await asyncio.to_thread(thread.join)
+            await asyncio.to_thread(thread.join, CLOSE_TIMEOUT_S)  # the process may end without it
 
     async def next_chunk(self, chunks: Any) -> bytes:
         """The next event of a stream as bytes, or its end.
