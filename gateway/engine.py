@@ -374,6 +374,7 @@ class Answer:
         error = event.error
         if not isinstance(error, ProviderError):
             error = ServerError("the provider's answer could not be understood")
+        self._upstreams[self.attempts[-1].endpoint.id].redact(error)
         self._watch.disarm()
         if self._response is not None:
             self._response.close()

@@ -4,9 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from providers.base import Dialect, Signer, Transport, WireRequest
+from providers.errors import ProviderError
 from providers.rate_limits import RateLimits, read_rate_limits
 
 CONNECT_TIMEOUT_S: Final = 5.0
+KEY_MIN_CHARS: Final = 8
+"""Shorter header values are no keys: `none`, `EMPTY`."""
+MASK: Final = "***"
 LIMITS_LOOK_S: Final = 1.0
 """How often an Endpoint's rate-limit headers are read."""
 
@@ -70,3 +74,13 @@ class Upstream:
             stream=wire.stream,
             adapted=wire.adapted,
         )
+
+    def redact(self, error: ProviderError) -> None:
+        """Take our key out of what a provider said: some repeat in an error all that they were sent."""
+        for value in self.headers.values():
+            key = value.rpartition(" ")[2]
+            if len(key) >= KEY_MIN_CHARS:
+                error.message = error.message.replace(key, MASK)
+                error.args = (error.message,)
+                error.param = error.param and error.param.replace(key, MASK)
+                error.upstream_code = error.upstream_code and error.upstream_code.replace(key, MASK)

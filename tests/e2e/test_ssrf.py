@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 from collections import Counter
 from contextlib import contextmanager
@@ -179,7 +180,7 @@ async def test_no_header_and_no_request_line_leads_anywhere(tmp_path):
                     ]
                     for head in heads:
                         answer = await raw(running.url, head, body)
-                        assert answer.count(b"HTTP/1.1 ") <= 1 or b"\r\n" in text
+                        assert len(re.findall(rb"HTTP/1\.1 \d{3} ", answer)) <= 1 or b"\r\n" in text
                         statuses[answer[9:12].decode()] += 1
                         assert answer[9:12] != b"500", answer
         assert bird.connections == 0
