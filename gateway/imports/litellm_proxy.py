@@ -207,13 +207,13 @@ class _Conversion:
         if strategy is None:
             return
         if not isinstance(strategy, str) or strategy not in _STRATEGIES:
-            self._draft.note(f"the routing strategy {named(strategy)}: the default, balanced, stands in for it")
+            self._draft.note("its routing strategy: the default, balanced, stands in for it")
         elif policy := _STRATEGIES[strategy]:
             for route in self._draft.routes.values():
                 if len(route.facts["endpoints"]) > 1:
                     route.facts.setdefault("policy", policy)
         elif strategy != "simple-shuffle":
-            self._draft.note(f"the routing strategy {named(strategy)}: the default, balanced, stands in for it")
+            self._draft.note("its routing strategy: the default, balanced, stands in for it")
 
     def _rest(self) -> None:
         draft = self._draft

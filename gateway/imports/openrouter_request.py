@@ -139,7 +139,7 @@ def _explain(draft: Draft, content: Mapping[str, Any], wishes: Mapping[str, Any]
         )
     sort = _sort(wishes.get("sort"))
     if sort is not None and not (isinstance(sort, str) and sort in _SORTS):
-        draft.note(f"provider.sort {named(sort)}")
+        draft.note(f"provider.sort, which is none of {', '.join(_SORTS)}")
     left = [f"provider.{key}" for key in wishes if key not in _READ_PROVIDER]
     if left:
         draft.note(f"to be sent with each request: {fields_of(left)}")

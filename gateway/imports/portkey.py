@@ -73,7 +73,7 @@ class _Conversion:
         strategy = members(group.get("strategy"))
         mode = strategy.get("mode", group.get("mode", "single"))
         if mode not in _MODES:
-            self._draft.note(f"{who}: the strategy {named(mode)}: its targets are asked in order")
+            self._draft.note(f"{who}: its strategy is none of {', '.join(_MODES)}: its targets are asked in order")
         if strategy.get("on_status_codes"):
             self._draft.note(f"{who}: on_status_codes; which errors another endpoint may mend is decided here")
         given = {**inherited, **{key: value for key, value in group.items() if key in _INHERITED}}
