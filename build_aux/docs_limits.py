@@ -18,7 +18,11 @@ SIZES = {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 SECTIONS = (
     ("A client's connection", "HTTP before anything else; see [the HTTP reference](http.md).", ("gateway/server/",)),
     ("A request's content", "", ("providers/messages.py", "gateway/server/openai_request.py")),
-    ("Attempts", "How long a provider may take, and how often others are asked.", ("gateway/engine.py", "gateway/upstream.py")),
+    (
+        "Attempts",
+        "How long a provider may take, and how often others are asked.",
+        ("gateway/attempts.py", "gateway/engine.py", "gateway/upstream.py"),
+    ),
     ("The way to a provider", "", ("providers/",)),
     ("providers.yaml", "", ("gateway/config/",)),
     ("What `mixgate import` and `mixgate refresh` read", "", ("gateway/imports/", "gateway/config/refreshed.py")),

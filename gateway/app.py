@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import uvloop
 
+from gateway.attempts import Limits
 from gateway.config.catalogue import Catalogue, ProviderEntry
 from gateway.config.load import load
 from gateway.config.locations import home_folder
 from gateway.config.watch import Watcher
-from gateway.engine import Limits
 from gateway.errors import ConfigError
 from gateway.server.asgi import Application, Live, Snapshot
 from gateway.server.auth import Authenticator

@@ -46,7 +46,7 @@ class CostCheck:
         self._told[endpoint.id] = price
         _log.warning(
             "%s: the provider says %s USD for %s prompt and %s completion tokens, its price here says %s USD; "
-            "for OpenRouter run `mixgate refresh`, for others correct their `price` in providers.yaml",
+            "run `mixgate refresh` where the provider publishes its prices, or correct `price` in providers.yaml",
             endpoint.id,
             usd_text(stated),
             usage.input_tokens,

@@ -7,18 +7,18 @@ failure ends the answer with an error, never with silence. A whole answer is han
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
 
+from gateway.attempts import ATTEMPTS_MAX, Attempt, Limits, Outcome
 from gateway.errors import InvalidRequestError, NoEndpointError, most_useful
 from gateway.routing.plan import Plan
 from gateway.upstream import Upstream
 from gateway.watch import Watch
-from providers.base import Adaptation, Decoder, Endpoint, WireRequest, WireResponse
+from providers.base import Decoder, Endpoint, WireRequest, WireResponse
 from providers.elsewhere import may_follow
-from providers.emulation import Emulated, Emulation, Repair, emulate
+from providers.emulation import Emulation, Repair, emulate
 from providers.errors import (
     AnswerElsewhereError,
     FirstTokenTimeoutError,
@@ -31,51 +31,12 @@ from providers.json_values import count_structure
 from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, ChoiceFinished, Event, UsageReported
 from providers.schema_validation import BadSchemaError, complaint
 
-ATTEMPTS_MAX: Final = 6
-FIRST_TOKEN_TIMEOUT_S: Final = 10.0
-"""While another candidate is left."""
-LAST_FIRST_TOKEN_TIMEOUT_S: Final = 120.0
-"""When there is nobody else to ask."""
-IDLE_TIMEOUT_S: Final = 30.0
-WHOLE_TIMEOUT_S: Final = 600.0
-TOTAL_TIMEOUT_S: Final = 600.0
-AFTER_FINISH_TIMEOUT_S: Final = 5.0
-"""How long the usage and the end mark may take behind the last finish reason. It is complete without them."""
 ERROR_BODY_MAX_BYTES: Final = 64 * 1024
 HELD_EVENTS_MAX: Final = 200_000
 """Events of a stream that are kept back before any may be sent."""
 BODY_MAX_BYTES: Final = 32 * 1024 * 1024
 BODY_STRUCTURE_MAX: Final = 1_000_000
 """Commas, braces and brackets in a whole body. Three bytes of JSON can take a hundred bytes of memory."""
-
-Outcome = Literal["running", "ok", "failed", "cancelled"]
-
-
-class Attempt(Struct):
-    """One try of one Endpoint."""
-
-    number: int
-    endpoint: Endpoint
-    started_s: float
-    outcome: Outcome = "running"
-    code: str | None = None
-    upstream_status: int | None = None
-    duration_s: float = 0.0
-    followed: bool = False
-    """Whether the answer was fetched from a URL that the provider gave."""
-    emulated: tuple[Emulated, ...] = ()
-    adapted: tuple[Adaptation, ...] = ()
-
-
-class Limits(Struct, frozen=True):
-    """How long an Attempt may take, in seconds."""
-
-    first_token_timeout_s: float = FIRST_TOKEN_TIMEOUT_S
-    last_first_token_timeout_s: float = LAST_FIRST_TOKEN_TIMEOUT_S
-    idle_timeout_s: float = IDLE_TIMEOUT_S
-    after_finish_timeout_s: float = AFTER_FINISH_TIMEOUT_S
-    whole_timeout_s: float = WHOLE_TIMEOUT_S
-    total_timeout_s: float = TOTAL_TIMEOUT_S
 
 
 class Answer:

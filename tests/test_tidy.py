@@ -26,6 +26,7 @@ VENDORS_ALLOWED = {
     "gateway/config/aws.py": "AWS calls its own variables, hosts and credentials by these names",
     "gateway/cli/aws.py": "tells people which of those variables to set",
     "gateway/imports": "translates what other gateways are configured with and what vendors publish",
+    "gateway/cli/refresh.py": "asks the one vendor that publishes its prices in its API",
     "gateway/cli/import.py": "names the sources that can be imported",
     "gateway/cli/__init__.py": "says in a line what each command does, importing included",
 }

@@ -12,9 +12,10 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from gateway.attempts import Limits
 from gateway.config.catalogue import Catalogue
 from gateway.cost_check import CostCheck
-from gateway.engine import Answer, Limits
+from gateway.engine import Answer
 from gateway.errors import (
     CapabilityError,
     InvalidRequestError,

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.engine import Attempt
+from gateway.attempts import Attempt
 from gateway.errors import NoEndpointError
 from providers.errors import CredentialsError, MixgateError, ProviderError, UnknownModelError
 

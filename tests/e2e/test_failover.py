@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from gateway.engine import Limits
+from gateway.attempts import Limits
 from tests.fakes.gateway import chat, openai_config, running_gateway
 from tests.fakes.provider import chunk, completion, fails, fake_provider, hangs, resets, says, stream_chunks, streams
 

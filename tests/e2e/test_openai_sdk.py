@@ -10,7 +10,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from gateway.engine import Limits
+from gateway.attempts import Limits
 from tests.fakes.gateway import openai_config, running_gateway
 from tests.fakes.provider import chunk, completion, fails, fake_provider, hangs, resets, says, stream_chunks, streams
 

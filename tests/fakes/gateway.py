@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 
 from gateway.app import Gateway
+from gateway.attempts import Limits
 from gateway.config.load import load
-from gateway.engine import Limits
 from gateway.server.run import EdgeServer, ServerSettings
 
 

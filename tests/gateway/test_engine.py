@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.engine import ATTEMPTS_MAX, Answer, Limits
+from gateway.attempts import ATTEMPTS_MAX, Limits
+from gateway.engine import Answer
 from gateway.errors import most_useful
 from gateway.routing.plan import Plan
 from gateway.upstream import Upstream
