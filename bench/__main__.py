@@ -5,19 +5,24 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench.beside_local import PAIRS_DEFAULT, judge_beside_local, measure_beside_local
+from bench.codecs import REPEATS, measure_codecs
+from bench.figures import Judgement
 from bench.measure import Bench, measure_import, run_rounds
 from bench.modes import MODES, shortened, write_bodies
 from bench.profiling import profile_mode
-from bench.report import describe_machine, markdown, print_report, save
+from bench.report import describe_machine, keep, markdown, print_bars, print_report, save
 from bench.running import Cores
 from bench.targets import BUILDERS, UnavailableError
 from bench.tools import OUT, BenchError, MockUpstream, build_tools
 
 ROUNDS_DEFAULT = 5
 PATIENCE_DEFAULT = 2
+QUICK_REPEATS = 5
 EXIT_BAR_FAILED = 1
 EXIT_NOT_MEASURED = 2
 
@@ -38,6 +43,10 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--gate", action="store_true", help="exit 1 when a measured bar fails")
     parser.add_argument("--markdown", action="store_true", help="print the README's block from the last run, and stop")
     parser.add_argument("--profile", choices=names, metavar="MODE", help="profile the gateway in one mode, and stop")
+    parser.add_argument("--codecs", action="store_true", help="only what the dialects cost without sockets")
+    parser.add_argument(
+        "--beside-local", action="store_true", help="only what remote requests suffer beside a busy local worker"
+    )
     parser.add_argument("--out", type=Path, default=OUT, help="where results and logs go (default bench/out)")
     return parser.parse_args(words)
 
@@ -53,8 +62,36 @@ def _names(known: Any) -> Any:
     return split
 
 
+def run_codecs(options: argparse.Namespace) -> int:
+    """What the dialects cost."""
+    out: Path = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    judgements = measure_codecs(QUICK_REPEATS if options.quick else REPEATS)
+    keep("codecs", judgements, out / "results.json")
+    print_bars("Codecs: the fastest of many runs, one core, no sockets", judgements)
+    return _gate(judgements, options)
+
+
+def run_beside_local(bench: Bench, options: argparse.Namespace, out: Path) -> int:
+    """What remote requests suffer beside the local worker."""
+    pairs = 1 if options.quick else PAIRS_DEFAULT
+    idle, busy = measure_beside_local(bench, pairs, lambda line: print(line, file=sys.stderr, flush=True))
+    judgements = judge_beside_local(idle, busy)
+    seen = {"idle": [asdict(one) for one in idle], "busy": [asdict(one) for one in busy]}
+    keep("beside_local", judgements, out / "results.json", seen)
+    print_bars("Remote requests beside 8 streams of the local demonstration model", judgements)
+    return _gate(judgements, options)
+
+
+def _gate(judgements: Sequence[Judgement], options: argparse.Namespace) -> int:
+    failed = any(judgement.status == "FAIL" for judgement in judgements)
+    return EXIT_BAR_FAILED if failed and options.gate else 0
+
+
 def run(options: argparse.Namespace) -> int:
     """Measure, print, keep; the exit code."""
+    if options.codecs:
+        return run_codecs(options)
     tools = build_tools()
     out: Path = options.out.resolve()
     bodies = out / "bodies"
@@ -64,12 +101,15 @@ def run(options: argparse.Namespace) -> int:
     if options.quick:
         modes = [shortened(mode) for mode in modes]
     rounds = 1 if options.quick else options.rounds
-    cores = Cores.choose()
+    # Beside the worker nothing is pinned: where the system puts the two is part of what is measured.
+    cores = Cores(None, None) if options.beside_local else Cores.choose()
     if cores.load is not None:
         os.sched_setaffinity(0, {cores.load})
     with MockUpstream(tools.mock) as mock:
         patience = 0 if options.quick else options.patience
         bench = Bench(tools, mock, bodies, out, cores, patience)
+        if options.beside_local:
+            return run_beside_local(bench, options, out)
         if options.profile:
             print(profile_mode(bench, next(mode for mode in MODES if mode.name == options.profile)))
             return 0
@@ -82,8 +122,7 @@ def run(options: argparse.Namespace) -> int:
     judgements = print_report(results)
     if "mixgate" in names and "mixgate" not in record.versions:
         return EXIT_NOT_MEASURED
-    failed = any(judgement.status == "FAIL" for judgement in judgements)
-    return EXIT_BAR_FAILED if failed and options.gate else 0
+    return _gate(judgements, options)
 
 
 def main(words: Sequence[str] | None = None) -> int:

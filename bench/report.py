@@ -89,11 +89,16 @@ def print_report(results: Mapping[str, Any]) -> list[Judgement]:
     print(_aligned([["", *(title for _, title, _ in COLUMNS), "bad", "crossed"], *_figure_rows(table)]))
     print("\nRatios: what mixgate costs, in multiples of each\n")
     print(_aligned([["of", *RATIO_FIGURES], *_ratio_rows(table)]))
-    print("\nBars\n")
-    print(_aligned([["", "value", "limit", "aim", ""], *(_bar_row(judgement) for judgement in judgements)]))
+    print_bars("Bars", judgements)
     for line in _remarks(results, table):
         print(line)
     return judgements
+
+
+def print_bars(title: str, judgements: Sequence[Judgement]) -> None:
+    """Print promises and what came of them."""
+    print(f"\n{title}\n")
+    print(_aligned([["", "value", "limit", "aim", ""], *(_bar_row(judgement) for judgement in judgements)]))
 
 
 def _figure_rows(table: Mapping[str, Figures]) -> list[list[str]]:
@@ -171,10 +176,22 @@ def _ratio_text(value: float | None) -> str:
     return f"{value:.0f}" if value == int(value) else f"{value:.2f}"
 
 
+ALONE = ("codecs", "beside_local")
+"""What is measured by a call of its own and kept in the same file."""
+
+
+def keep(name: str, judgements: Sequence[Judgement], path: Path, seen: Any = None) -> None:
+    """Put one of ALONE beside what the file holds already."""
+    document = json.loads(path.read_text()) if path.exists() else {}
+    document[name] = {"machine": describe_machine(), "bars": [asdict(judged) for judged in judgements], "seen": seen}
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
 def save(results: Mapping[str, Any], path: Path) -> None:
-    """Keep a run: what was seen, the medians, and the bars."""
+    """Keep a run: what was seen, the medians, and the bars. What was measured alone stays."""
     table = tabulate(results)
-    document = dict(results)
+    before = json.loads(path.read_text()) if path.exists() else {}
+    document = {name: before[name] for name in ALONE if name in before} | dict(results)
     document["figures"] = {name: asdict(found) for name, found in table.items()}
     document["bars"] = [asdict(judgement) for judgement in judge_all(table, results["import_s"])]
     path.write_text(json.dumps(document, indent=1) + "\n")
