@@ -214,7 +214,7 @@ class Answer:
             self._unfinished = asked.n or 1
             # A server that answers a stream's request with one JSON body is understood all the same.
             as_stream = self.stream and not response.headers.get("content-type", "").startswith("application/json")
-            self._left = None if as_stream else _Allowance()
+            self._left = None if as_stream or response.body is not None else _Allowance()
             self._decoder = upstream.dialect.decoder(endpoint, stream=as_stream, headers=response.headers)
             return
         self._response = response
