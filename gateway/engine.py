@@ -26,6 +26,7 @@ from providers.errors import (
     ProviderError,
     ServerError,
     StalledError,
+    TruncatedError,
 )
 from providers.json_values import count_structure
 from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, ChoiceFinished, Event, UsageReported
@@ -274,17 +275,36 @@ class Answer:
                 self._note_progress(events)
             if data and not decoder.ended:
                 return events
-        events += decoder.finish()
-        failure = events[-1] if events else None
-        if isinstance(failure, AnswerFailed) and isinstance(failure.error, AnswerElsewhereError):
+        failure = self._end_of_body(decoder, events)
+        if failure is not None and isinstance(failure.error, AnswerElsewhereError):
             return events[:-1] + await self._follow(failure.error)
-        if not isinstance(failure, AnswerFailed):
+        if failure is None:
             response.close(ended=True)
             self._response = None
             self._complete = True
             self._watch.disarm()
             self._settle("ok", None)
         return events
+
+    def _end_of_body(self, decoder: Decoder, events: list[Event]) -> AnswerFailed | None:
+        """Add what the end of the body means to `events`; gives the failure among them, if there is one."""
+        last = decoder.finish()
+        events += last
+        if events and isinstance(events[-1], AnswerFailed):
+            return events[-1]
+        if not self._misses_choices(decoder, last):
+            return None
+        failure = AnswerFailed(TruncatedError("the provider's stream ended before every choice was complete"))
+        events.append(failure)
+        return failure
+
+    def _misses_choices(self, decoder: Decoder, last: list[Event]) -> bool:
+        """Whether a stream of several choices stopped, without saying that this was all, before each had its end."""
+        if not self.stream or decoder.ended or (self.request.n or 1) == 1:
+            return False
+        if any(one.param == "n" and one.action == "dropped" for one in self.attempts[-1].adapted):
+            return False
+        return self._unfinished > sum(type(event) is ChoiceFinished for event in last)
 
     def _note_progress(self, events: list[Event]) -> None:
         """The provider goes on; once every choice is finished, only the end may still come, and soon."""

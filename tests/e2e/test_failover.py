@@ -236,3 +236,12 @@ async def test_an_endpoint_that_would_drop_a_parameter_is_not_asked_when_all_are
             response = await running.client.post("/v1/chat/completions", json=body)
     assert response.json()["choices"][0]["message"]["content"] == ("tolerant" if required else "strict")
     assert response.headers.get("x-mixgate-dropped-params") == (None if required else "top_k")
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["with the end mark", "without it"])
+async def test_a_stream_of_two_choices_that_stops_after_one_is_cut_unless_it_says_that_this_was_all(tmp_path, ended):
+    parts = [chunk({"role": "assistant", "content": "only"}), chunk({}, "stop"), *([b"data: [DONE]\n\n"] * ended)]
+    async with fake_provider(streams(*parts)) as provider:
+        async with running_gateway(openai_config(provider.base_url), tmp_path) as running:
+            response = await running.client.post("/v1/chat/completions", json=chat(stream=True, n=2))
+    assert ("answer_truncated" in response.text) is not ended
