@@ -309,7 +309,8 @@ class Answer:
     def _note_progress(self, events: list[Event]) -> None:
         """The provider goes on; once every choice is finished, only the end may still come, and soon."""
         self._watch.progress()
-        if type(events[-1]) in _MAY_FINISH:
+        # While several choices run, the end of one may come before more of another.
+        if self._unfinished > 1 or type(events[-1]) in _MAY_FINISH:
             self._unfinished -= sum(type(event) is ChoiceFinished for event in events)
             if self._unfinished <= 0:
                 self._watch.arm(self._limits.after_finish_timeout_s, StalledError)

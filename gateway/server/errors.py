@@ -7,25 +7,18 @@ import msgspec
 
 from gateway.attempts import Attempt
 from gateway.errors import NoEndpointError
+from gateway.server.refusals import NAME_MAX_CHARS, error_members
 from providers.errors import CredentialsError, MixgateError, ProviderError, UnknownModelError
 
 RETRY_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504})
 RETRY_AFTER_DEFAULT_S = 1
-NAME_MAX_CHARS = 200
-"""How much of a code or a parameter's name is passed on: a provider may put anything there."""
 OPERATOR_MUST_ACT = (CredentialsError, UnknownModelError, NoEndpointError)
 """Errors that no client can retry away, whatever their status."""
 
 
 def error_answer(error: MixgateError, attempts: Sequence[Attempt] = ()) -> bytes:
     """The body that a client gets for an error."""
-    said: dict[str, Any] = {
-        "message": error.message,
-        "type": error.type,
-        "param": error.param and error.param[:NAME_MAX_CHARS],
-        "code": error.code,
-        "source": error.source,
-    }
+    said = error_members(error)
     if isinstance(error, ProviderError) and error.upstream_code is not None:
         said["provider_code"] = error.upstream_code[:NAME_MAX_CHARS]
     if attempts:

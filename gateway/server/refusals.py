@@ -5,12 +5,15 @@ comes on the same connection can be trusted.
 """
 
 from http import HTTPStatus
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
 from gateway.errors import RefusalError
 from providers.errors import MixgateError
+
+NAME_MAX_CHARS = 200
+"""How much of a code or a parameter's name is passed on: a provider may put anything there."""
 
 
 class MalformedRequestError(RefusalError):
@@ -68,19 +71,20 @@ class InternalError(MixgateError):
     status: ClassVar[int] = 500
 
 
+def error_members(error: MixgateError) -> dict[str, Any]:
+    """OpenAI's four members of an error, and who is to blame."""
+    return {
+        "message": error.message,
+        "type": error.type,
+        "param": error.param and error.param[:NAME_MAX_CHARS],
+        "code": error.code,
+        "source": error.source,
+    }
+
+
 def error_body(error: MixgateError) -> bytes:
-    """The error as OpenAI clients read it, with who is to blame."""
-    return msgspec.json.encode(
-        {
-            "error": {
-                "message": error.message,
-                "type": error.type,
-                "param": error.param,
-                "code": error.code,
-                "source": error.source,
-            }
-        }
-    )
+    """The error as OpenAI clients read it."""
+    return msgspec.json.encode({"error": error_members(error)})
 
 
 def refusal_response(error: MixgateError) -> bytes:

@@ -245,3 +245,14 @@ async def test_a_stream_of_two_choices_that_stops_after_one_is_cut_unless_it_say
         async with running_gateway(openai_config(provider.base_url), tmp_path) as running:
             response = await running.client.post("/v1/chat/completions", json=chat(stream=True, n=2))
     assert ("answer_truncated" in response.text) is not ended
+
+
+async def test_choices_that_end_in_the_middle_of_each_other_are_all_complete(tmp_path):
+    together = b"".join(
+        [chunk({"content": "a"}), chunk({}, "stop"), chunk({"content": "b"}, index=1), chunk({"content": "c"}, index=1)]
+    )
+    async with fake_provider(streams(together, 0.1, chunk({}, "stop", index=1))) as provider:
+        async with running_gateway(openai_config(provider.base_url), tmp_path) as running:
+            response = await running.client.post("/v1/chat/completions", json=chat(stream=True, n=2))
+    assert "error" not in response.text
+    assert response.text.count('"finish_reason":"stop"') == 2

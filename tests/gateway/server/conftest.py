@@ -1,6 +1,7 @@
 """The HTTP edge on a real socket and on uvloop, with an application that remembers what it was asked."""
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -79,6 +80,8 @@ class Edge:
             closed = True
         finally:
             writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()  # or it is left to the collector, which warns
         return Conversation(data, closed)
 
     async def answer(self, scope, receive, send):
