@@ -12,9 +12,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct, field
 
-from providers.bedrock_errors import classify_frame
-from providers.bedrock_events import EventStreamParser, Frame
-from providers.errors import GarbledError, ProviderError, ServerError, TruncatedError
+from providers.bedrock_events import Frame
+from providers.bedrock_stream import FrameDecoder
+from providers.errors import GarbledError, ServerError
 from providers.json_values import elements, members
 from providers.messages import (
     AnswerFailed,
@@ -32,7 +32,6 @@ from providers.messages import (
 
 TOKENS_MAX: Final = 1_000_000_000
 """A usage figure above this is a provider's mistake, not a count."""
-SKIPPED_CHUNKS_MAX: Final = 1
 FINISH_REASONS: Mapping[str, FinishReason] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -148,78 +147,26 @@ class BodyDecoder:
         return events
 
 
-class StreamDecoder:
+class StreamDecoder(FrameDecoder):
     """Reads the events of a ConverseStream as they come."""
 
     __slots__ = (
         "_calls",
-        "_failed",
-        "_finished",
-        "_frames",
         "_request_id",
         "_spans",
-        "_started",
         "_text_chars",
         "_unsaid",
-        "ended",
-        "skipped_chunks",
     )
 
     def __init__(self, request_id: str | None) -> None:
+        super().__init__()
         self._request_id = request_id
-        self._frames = EventStreamParser()
-        self._started = False
-        self._finished = False
-        self._failed = False
         self._calls: dict[int, int | None] = {}
         """Our number of the tool call in a content block; None where Bedrock runs the tool itself."""
         self._unsaid: set[int] = set()
         """Content blocks of calls whose arguments have not begun."""
         self._spans: dict[int, int] = {}
         self._text_chars = 0
-        self.ended = False
-        self.skipped_chunks = 0
-
-    def feed(self, data: bytes) -> list[Event]:
-        """Events of the messages that these bytes complete."""
-        if self._failed or self.ended:
-            return []
-        events: list[Event] = []
-        for frame in self._frames.feed(data):
-            self._read(frame, events)
-            if self._failed or self.ended:
-                return events
-        if self._frames.broken is not None:
-            if self._finished:
-                self.ended = True  # the answer is whole; what broke was what would have come behind it
-            else:
-                events.append(self._fail(GarbledError(f"the provider's stream cannot be read: {self._frames.broken}")))
-        return events
-
-    def finish(self) -> list[Event]:
-        """The stream is over. Without a messageStop it was cut, whatever came before."""
-        if self._failed or self._finished:
-            return []
-        said = "in the middle of the answer" if self._started else "before it said anything"
-        return [self._fail(TruncatedError(f"the provider's stream ended {said}"))]
-
-    def _fail(self, error: ProviderError) -> AnswerFailed:
-        self._failed = True
-        return AnswerFailed(error)
-
-    def _read(self, frame: Frame, events: list[Event]) -> None:
-        if frame.failed:
-            if self._finished:
-                self.ended = True  # the answer is whole; what broke was what would have come behind it
-            else:
-                events.append(self._fail(classify_frame(frame.name, frame.payload)))
-            return
-        try:
-            self._event(frame, events)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            self.skipped_chunks += 1
-            if self.skipped_chunks > SKIPPED_CHUNKS_MAX:
-                events.append(self._fail(GarbledError("the provider sent more than one unreadable event")))
 
     def _event(self, frame: Frame, events: list[Event]) -> None:
         name = frame.name

@@ -15,11 +15,12 @@ from msgspec import Struct, field
 
 from providers.base import NO_HEADERS, Adaptation, Decoder, Endpoint, WireRequest
 from providers.bedrock_answers import count, not_an_answer
-from providers.bedrock_errors import classify, classify_frame
-from providers.bedrock_events import EventStreamParser, Frame
+from providers.bedrock_errors import classify
+from providers.bedrock_events import Frame
 from providers.bedrock_limits import dropped, sampling
+from providers.bedrock_stream import FrameDecoder
 from providers.bedrock_turns import BLANK_LINE, conversation
-from providers.errors import GarbledError, ProviderError, ServerError, TruncatedError, UnsupportedError
+from providers.errors import GarbledError, ProviderError, ServerError, UnsupportedError
 from providers.messages import (
     AnswerFailed,
     AnswerStarted,
@@ -33,7 +34,6 @@ from providers.messages import (
 )
 
 STOPS_MAX: Final = 10
-SKIPPED_CHUNKS_MAX: Final = 1
 FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
 _HEADERS: Final = {"content-type": "application/json", "accept": "application/json"}
 _NO_SYSTEM: Final = {"system": False, "tools": False, "vision": False, "reasoning": False}
@@ -188,64 +188,30 @@ class BodyDecoder:
         return events
 
 
-class StreamDecoder:
+def _piece(payload: bytes) -> _Chunk:
+    """The model's own JSON out of its base64 envelope.
+
+    Raises:
+        msgspec.DecodeError: It is neither.
+    """
+    try:
+        return _chunk.decode(binascii.a2b_base64(_envelope.decode(payload).bytes))
+    except ValueError as error:
+        raise msgspec.DecodeError("the chunk is no base64 text") from error
+
+
+class StreamDecoder(FrameDecoder):
     """Reads the chunks of InvokeModelWithResponseStream as they come."""
 
-    __slots__ = ("_failed", "_finished", "_frames", "_headers", "_started", "ended", "skipped_chunks")
+    __slots__ = ("_headers",)
 
     def __init__(self, headers: Mapping[str, str]) -> None:
+        super().__init__()
         self._headers = headers
-        self._frames = EventStreamParser()
-        self._started = False
-        self._finished = False
-        self._failed = False
-        self.ended = False
-        self.skipped_chunks = 0
 
-    def feed(self, data: bytes) -> list[Event]:
-        """Events of the chunks that these bytes complete."""
-        if self._failed or self.ended:
-            return []
-        events: list[Event] = []
-        for frame in self._frames.feed(data):
-            self._read(frame, events)
-            if self._failed or self.ended:
-                return events
-        if self._frames.broken is not None:
-            if self._finished:
-                self.ended = True  # the answer is whole; what broke was what would have come behind it
-            else:
-                events.append(self._fail(GarbledError(f"the provider's stream cannot be read: {self._frames.broken}")))
-        return events
-
-    def finish(self) -> list[Event]:
-        """The stream is over. Without a stop_reason it was cut, whatever came before."""
-        if self._failed or self._finished:
-            return []
-        said = "in the middle of the answer" if self._started else "before it said anything"
-        return [self._fail(TruncatedError(f"the provider's stream ended {said}"))]
-
-    def _fail(self, error: ProviderError) -> AnswerFailed:
-        self._failed = True
-        return AnswerFailed(error)
-
-    def _read(self, frame: Frame, events: list[Event]) -> None:
-        if frame.failed:
-            if self._finished:
-                self.ended = True  # the answer is whole; what broke was what would have come behind it
-            else:
-                events.append(self._fail(classify_frame(frame.name, frame.payload)))
-            return
-        if frame.name != "chunk":
-            return
-        try:
-            chunk = _chunk.decode(binascii.a2b_base64(_envelope.decode(frame.payload).bytes))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
-            self.skipped_chunks += 1
-            if self.skipped_chunks > SKIPPED_CHUNKS_MAX:
-                events.append(self._fail(GarbledError("the provider sent more than one unreadable chunk")))
-            return
-        self._chunk(chunk, events)
+    def _event(self, frame: Frame, events: list[Event]) -> None:
+        if frame.name == "chunk":
+            self._chunk(_piece(frame.payload), events)
 
     def _chunk(self, chunk: _Chunk, events: list[Event]) -> None:
         if not self._started:
