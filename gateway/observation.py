@@ -28,7 +28,7 @@ class Observation(Struct, frozen=True, gc=False):
     outage: bool = False
     """At least half of at least three Attempts of the last 30 s failed."""
     weight: float = 1.0
-    """Which share of its usual traffic it should get, 0 to 1: slow start after a recovery, room under its learnt cap."""
+    """Share of its usual traffic it should get, 0 to 1: slow start after a recovery, room under its learnt cap."""
     in_flight: int = 0
     """Attempts on their way; a local worker's waiting requests too."""
     cap: int | None = None

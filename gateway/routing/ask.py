@@ -1,4 +1,4 @@
-"""What a request asks of routing: numbers and wishes, never its text. Kept in its record, so that it can be replayed."""
+"""What a request asks of routing: numbers and wishes, never its text. A record keeps it, so it can be replayed."""
 
 from typing import Final, Literal
 
