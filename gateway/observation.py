@@ -1,5 +1,6 @@
 """How an Endpoint is doing, as one frozen value: health makes it, routing decides by it, a record keeps it."""
 
+from math import ceil, log2
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -46,3 +47,57 @@ class Observation(Struct, frozen=True, gc=False):
 
 
 UNOBSERVED: Final = Observation()
+
+
+TTFT_BUCKETS: Final = 32
+"""Of a histogram of times to the first token; each is the square root of two wider than the one before."""
+TTFT_BUCKET_S: Final = 0.01
+"""Where the first bucket ends. The last one begins at about 330 s and has no end."""
+TTFT_HISTOGRAM_BYTES: Final = 4 * TTFT_BUCKETS
+"""How a histogram is kept: one unsigned number of 32 bits per bucket, little end first."""
+
+
+class MinuteRow(Struct, frozen=True, gc=False, kw_only=True):
+    """What one Endpoint did in one minute of the wall clock. Rows of the same minute add up."""
+
+    endpoint_id: str
+    minute: int
+    """Unix time in whole minutes."""
+    ok: int = 0
+    fail_connect: int = 0
+    fail_server: int = 0
+    """Errors of the provider, and of our key, credit or model name there."""
+    fail_timeout: int = 0
+    fail_mid: int = 0
+    """Cut or silent after the first token."""
+    rate_limited: int = 0
+    """429: counted apart, it is in no uptime."""
+    client_err: int = 0
+    cancelled: int = 0
+    geo: int = 0
+    """403: not for this caller or region, in no uptime."""
+    probe_ok: int = 0
+    probe_fail: int = 0
+    ttft_hist: bytes = b""
+    """TTFT_HISTOGRAM_BYTES, or empty where no first token was timed."""
+    tok_in: int = 0
+    tok_out: int = 0
+    cost_nano: int = 0
+    """Nano-USD."""
+
+    @property
+    def failed(self) -> int:
+        """What counts against the Endpoint's uptime."""
+        return self.fail_connect + self.fail_server + self.fail_timeout + self.fail_mid
+
+
+def ttft_bucket(ttft_s: float) -> int:
+    """Which bucket of a MinuteRow's histogram a time to the first token falls into, 0 to TTFT_BUCKETS - 1."""
+    if ttft_s <= TTFT_BUCKET_S:
+        return 0
+    return min(TTFT_BUCKETS - 1, ceil(2 * log2(ttft_s / TTFT_BUCKET_S)))
+
+
+def ttft_bucket_end_s(bucket: int) -> float:
+    """The longest time that falls into a bucket. The last bucket has no end: this is where it begins to be one."""
+    return float(TTFT_BUCKET_S * 2 ** (bucket / 2))
