@@ -11,6 +11,7 @@ from gateway.engine import Answer
 from gateway.errors import most_useful
 from gateway.routing.plan import Plan
 from gateway.upstream import Upstream
+from gateway.virtual_time import run
 from providers.base import Endpoint
 from providers.errors import (
     BadRequestError,
@@ -29,7 +30,6 @@ from providers.errors import (
 from providers.messages import ChatRequest, ChoiceFinished, Message, TextDelta
 from providers.openai import OpenAi
 from tests.fakes.provider import chunk, completion
-from tests.fakes.virtual_time import run
 
 ROLE = chunk({"role": "assistant", "content": ""})
 ONE, TWO, END = chunk({"content": "one"}), chunk({"content": " two"}), chunk({}, "stop")
