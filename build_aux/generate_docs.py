@@ -61,7 +61,11 @@ SECTIONS = (
     ("PriceOverrideSection", "price.overrides", "items of `price: {overrides: [...]}`"),
     ("CapabilitiesSection", "capabilities", "`capabilities: {...}` or `capabilities: [...]` of a model"),
     ("ClaimSection", "claims", "items of `claims: [...]` of a model"),
+    ("DataPolicySection", "data_policy", "`data_policy: {...}` of a provider"),
     ("RouteSection", "routes.NAME", "`routes: {NAME: {...}}`"),
+    ("ScoreSection", "score", "`score: {...}` of a Route"),
+    ("OverflowSection", "overflow", "`overflow: {...}` of a Route"),
+    ("TimeoutsSection", "timeouts", "`timeouts: {...}` of a Route"),
 )
 ANSWERS = {"providers.NAME.quirks": (Quirks,), "capabilities": (Capabilities,)}
 """Sections whose defaults stand in a struct."""

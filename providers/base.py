@@ -6,7 +6,7 @@ other; the engine carries a WireRequest from one and the response's bytes to the
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from msgspec import Struct
 
@@ -45,6 +45,18 @@ class Price(Struct, frozen=True, gc=False):
     image_in_pusd: int | None = None
 
 
+class DataPolicy(Struct, frozen=True, gc=False):
+    """What becomes of what is sent to an Endpoint. `None`: nobody knows, which is not no."""
+
+    collects: bool | None = None
+    """Whether it may be used for training, or be sold on."""
+    retains: bool | None = None
+    """Whether it is kept once the answer is complete."""
+
+
+UNKNOWN_DATA_POLICY: Final = DataPolicy()
+
+
 class Endpoint(Struct, frozen=True, kw_only=True):
     """One model at one provider at one URL with one price and one context size: the thing that is routed to."""
 
@@ -64,6 +76,15 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     quirks: Quirks = Quirks()
     state: EndpointState = "live"
     local: bool = False
+    quantization: str | None = None
+    """As OpenRouter spells them: fp8, bf16, int4, ..."""
+    region: str | None = None
+    """Where its provider runs it, in the provider's own word."""
+    data: DataPolicy = UNKNOWN_DATA_POLICY
+    distillable: bool | None = None
+    """Whether its text may be trained on."""
+    parameters: frozenset[str] | None = None
+    """Members of a request that it honours, by their wire names (`providers.parameters`). None: nobody knows."""
     description: str | None = None
     details: Mapping[str, Any] = {}
     """Facts for people: source, as_of, claims."""

@@ -28,6 +28,8 @@ _HELP = {
     "trusted_proxies": "Reverse proxies whose forwarding headers are believed.",
     "hosts": "More names that clients may reach the gateway by.",
     "drain_s": "Seconds that running answers get after SIGTERM.",
+    "in_flight_max": "Requests answered at the same time; one more is refused.",
+    "in_flight_per_key_max": "Of these, by one client key.",
     "tls_cert": "Certificate chain (PEM); serves https.",
     "tls_key": "Private key (PEM).",
 }

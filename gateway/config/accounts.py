@@ -15,6 +15,7 @@ from gateway.config.overrides import Override
 from gateway.config.schema import GatewaySection, ProviderSection
 from gateway.config.secrets import Resolution, Secret, is_reference, resolve
 from gateway.errors import ConfigProblem
+from providers.base import UNKNOWN_DATA_POLICY, DataPolicy
 from providers.litellm_library import why_missing
 
 
@@ -85,6 +86,8 @@ def settle_gateway(
         hosts=tuple(section.hosts),
         tls=None if section.tls is None else Tls(Path(section.tls.cert), Path(section.tls.key)),
         drain_s=section.drain_s,
+        in_flight_max=section.in_flight_max,
+        in_flight_per_key_max=section.in_flight_per_key_max,
     )
     if settings.tls is not None:
         for name, path in (("cert", settings.tls.cert), ("key", settings.tls.key)):
@@ -175,11 +178,20 @@ def _keyed_entry(name: str, section: ProviderSection, env: Mapping[str, str]) ->
         off_reason=failed.reason if failed else None,
         fix=failed.fix if failed else None,
         variables=tuple(item.variable for item in found.values() if item.variable),
+        data=_data_policy(section, local=defaults.local),
     )
     missing = why_missing(defaults.library) if defaults.library else None
     if missing is not None:
         entry = structs.replace(entry, on=False, off_reason=missing[0], fix=missing[1])
     return entry, list(found.values())
+
+
+def _data_policy(section: ProviderSection, *, local: bool) -> DataPolicy:
+    said = section.data_policy
+    if said is None:
+        # Nothing leaves this machine, and the worker keeps nothing.
+        return DataPolicy(collects=False, retains=False) if local else UNKNOWN_DATA_POLICY
+    return DataPolicy(said.collects, said.retains)
 
 
 def _crosses_a_network_in_clear(url: str) -> bool:

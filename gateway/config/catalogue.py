@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
 from gateway.config.complaints import near
-from gateway.config.schema import DEFAULT_POLICY, ORDERED, Policy
+from gateway.config.schema import DEFAULT_POLICY, ORDERED, LocalPlace, Policy
 from gateway.config.secrets import Secret
 from gateway.errors import ConfigProblem
-from providers.base import Endpoint
+from providers.base import UNKNOWN_DATA_POLICY, DataPolicy, Endpoint
 from providers.pricing import PriceOverride
 
 DEMO_MODEL = "demo"
@@ -38,6 +38,10 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     """Names besides loopback's and `host` that a Host header may carry."""
     tls: Tls | None = None
     drain_s: int = 120
+    in_flight_max: int = 1000
+    """Requests answered at the same time."""
+    in_flight_per_key_max: int = 50
+    """Of these, by one client key."""
 
 
 class ProviderEntry(Struct, frozen=True, kw_only=True):
@@ -61,6 +65,7 @@ class ProviderEntry(Struct, frozen=True, kw_only=True):
     fix: str | None = None
     variables: tuple[str, ...] = ()
     """Environment variables that its keys are read from."""
+    data: DataPolicy = UNKNOWN_DATA_POLICY
 
 
 class LocalModel(Struct, frozen=True, kw_only=True):
@@ -78,19 +83,56 @@ class LocalModel(Struct, frozen=True, kw_only=True):
     description: str | None = None
 
 
+class ScoreWeights(Struct, frozen=True, gc=False):
+    """How much each figure counts under `policy: score`; at least one is above 0."""
+
+    cost: float = 1.0
+    ttft: float = 1.0
+    throughput: float = 1.0
+    uptime: float = 1.0
+    queue: float = 1.0
+
+
+class Timeouts(Struct, frozen=True, gc=False):
+    """A Route's own limits in seconds; None: the usual one (gateway/attempts.py)."""
+
+    first_token_timeout_s: float | None = None
+    last_first_token_timeout_s: float | None = None
+    idle_timeout_s: float | None = None
+    whole_timeout_s: float | None = None
+    total_timeout_s: float | None = None
+
+
+EVEN_SCORE: Final = ScoreWeights()
+USUAL_TIMEOUTS: Final = Timeouts()
+
+
 class Route(Struct, frozen=True, kw_only=True):
     """A public Model, the Endpoints that may answer for it, and the policy that orders them."""
 
     name: str
     endpoints: tuple[str, ...]
-    """Endpoint ids in file order; local ones last, except under `ordered`."""
+    """Endpoint ids in file order; local ones where `local` says."""
     aliases: tuple[str, ...] = ()
     policy: Policy = DEFAULT_POLICY
+    weights: Mapping[str, float] = {}
+    """Under `weighted`: Endpoint id to its share of the requests; 0: after the others. Every Endpoint has one."""
+    score: ScoreWeights = EVEN_SCORE
+    """Under `score`."""
+    local: LocalPlace = "last"
+    """Where local Endpoints stand among those of this Route."""
     fallback: tuple[str, ...] = ()
     """Route names and Endpoint ids, tried after the Route's own."""
     upcast: bool = False
     emulate: bool = True
     """Whether tools and JSON are emulated where an Endpoint lacks them."""
+    rescue: bool = True
+    """Whether an answer that was cut may go on at another Endpoint."""
+    hedge: bool = False
+    """Whether a second Endpoint may be asked when the first is slow to begin."""
+    compress: bool = False
+    """Whether the middle is cut out of prompts that are too long for every Endpoint."""
+    timeouts: Timeouts = USUAL_TIMEOUTS
     implicit: bool = False
     """Nobody wrote it: a served Model, or an Endpoint asked for by its id."""
 
@@ -140,5 +182,5 @@ class Catalogue(Struct, frozen=True, kw_only=True):
         # A served Model without a Route of its own has an implicit one under its name, so three look-ups do.
         route = self.routes.get(self.aliases.get(name, name))
         if route is None and name in self.endpoints:
-            return Route(name=name, endpoints=(name,), policy=ORDERED, implicit=True)
+            return Route(name=name, endpoints=(name,), policy=ORDERED, local="by_policy", implicit=True)
         return route

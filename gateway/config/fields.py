@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from gateway.config.dialects import DIALECTS
 from gateway.config.secrets import is_reference, looks_like_key, show
+from providers.parameters import PARAMETERS
 
 PICO_PER_USD = 10**12
 TOKENS_PER_MTOK = 10**6
@@ -25,6 +26,10 @@ SLOTS_MAX = 16
 NAME_MAX_CHARS = 256
 TEXT_MAX_CHARS = 2000
 DRAIN_MAX_S = 3600
+TIMEOUT_MIN_S = 0.05
+TIMEOUT_MAX_S = 86_400
+WEIGHT_MAX = 1_000_000
+IN_FLIGHT_MAX = 100_000
 
 COMPLAINT = "mixgate"
 """The type of a pydantic error that carries its own words: `message` and `fix`."""
@@ -80,6 +85,34 @@ def _token_price(value: Any) -> int:
 
 def _unit_price(value: Any) -> int:
     return in_pico_usd(value, 1)
+
+
+def _amount(value: Any, what: str, example: str, most: int) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+        refuse(f"{show(value)} is not {what}", f"write a plain number, such as {example}: no quotes, no unit")
+    # Judged before it becomes a float: 1e999999999 is short to write and long to compute.
+    number = Decimal(value)
+    if not number.is_finite() or number < 0 or (number and number.adjusted() > len(str(most))) or number > most:
+        refuse(f"{show(value)} is not {what}", f"write a number from 0 to {most}, such as {example}")
+    return float(number)
+
+
+def _weight(value: Any) -> float:
+    return _amount(value, "a weight", "2.5", WEIGHT_MAX)
+
+
+def _seconds(value: Any) -> float:
+    seconds = _amount(value, "a number of seconds", "10", TIMEOUT_MAX_S)
+    if seconds < TIMEOUT_MIN_S:
+        refuse(f"a limit of {show(value)} s would end everything", f"write at least {TIMEOUT_MIN_S} s")
+    return seconds
+
+
+def _parameter(value: str) -> str:
+    if value not in PARAMETERS:
+        known = ", ".join(PARAMETERS)
+        refuse(f"there is no member {show(value)} of a request to support", f"write one of {known}")
+    return value
 
 
 def _name(value: str) -> str:
@@ -220,6 +253,15 @@ def _price_schema(what: str) -> WithJsonSchema:
 
 TokenPrice = Annotated[int, BeforeValidator(_token_price), _price_schema("USD per million tokens, at most 6 decimals")]
 UnitPrice = Annotated[int, BeforeValidator(_unit_price), _price_schema("USD each, at most 12 decimals")]
+Weight = Annotated[
+    float, BeforeValidator(_weight), WithJsonSchema({"type": "number", "minimum": 0, "maximum": WEIGHT_MAX})
+]
+Seconds = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    WithJsonSchema({"type": "number", "minimum": TIMEOUT_MIN_S, "maximum": TIMEOUT_MAX_S}),
+]
+Parameter = Annotated[str, AfterValidator(_parameter), WithJsonSchema({"type": "string", "enum": [*PARAMETERS]})]
 Name = Annotated[str, AfterValidator(_name)]
 ProviderName = Annotated[str, AfterValidator(_provider_name)]
 DialectName = Annotated[str, AfterValidator(_dialect), WithJsonSchema({"type": "string", "enum": [*DIALECTS]})]

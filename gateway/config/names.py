@@ -1,15 +1,20 @@
 """Names: which Routes there are, what they and their aliases mean, and every way in which two of them collide."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from msgspec import Struct
 
-from gateway.config.catalogue import Route
+from gateway.config.catalogue import EVEN_SCORE, USUAL_TIMEOUTS, Route, ScoreWeights, Timeouts
 from gateway.config.complaints import Located, did_you_mean, spell_fix
-from gateway.config.schema import ORDERED, RouteSection
+from gateway.config.schema import ORDERED, LocalPlace, RouteSection
 from gateway.config.source import Path
 from gateway.errors import ConfigProblem
 from providers.base import Endpoint
+
+LAST: Final = "last"
+BY_POLICY: Final = "by_policy"
+_NOTHING_COUNTS: Final = dict.fromkeys(ScoreWeights.__struct_fields__, 0.0)
 
 
 class Names(Struct, frozen=True):
@@ -93,23 +98,63 @@ class _Settling:
         return None
 
     def _route(self, name: str, section: RouteSection) -> Route:
+        place = section.local or (BY_POLICY if section.policy == ORDERED else LAST)
+        endpoints = self._route_endpoints(name, section, place)
         return Route(
             name=name,
-            endpoints=self._route_endpoints(name, section),
+            endpoints=endpoints,
             aliases=tuple(section.aliases),
             policy=section.policy,
+            weights=self._weights(name, section, endpoints),
+            score=self._score(name, section),
+            local=place,
             fallback=self._fallback(name, section),
             upcast=section.upcast,
             emulate=section.emulate,
+            rescue=section.rescue,
+            hedge=section.hedge,
+            compress=section.overflow is not None and section.overflow.compress,
+            timeouts=USUAL_TIMEOUTS if section.timeouts is None else Timeouts(**section.timeouts.written()),
         )
 
-    def _route_endpoints(self, name: str, section: RouteSection) -> tuple[str, ...]:
+    def _weights(self, name: str, section: RouteSection, endpoints: tuple[str, ...]) -> dict[str, float]:
+        path: Path = ("routes", name, "weights")
+        written = section.weights
+        if (written is None) != (section.policy != "weighted"):
+            if written is None:
+                message = f'routes.{name}: `policy: weighted` needs "weights"'
+                self._complain(("routes", name, "policy"), message, "add `weights: {provider/model-id: number, ...}`")
+            else:
+                message = f"routes.{name}: only `policy: weighted` has weights, this is `{section.policy}`"
+                self._complain(path, message, "write `policy: weighted`, or take the weights out")
+            return {}
+        if written is None:
+            return {}
+        for endpoint in written:
+            if endpoint not in endpoints:
+                known = did_you_mean(endpoint, endpoints)
+                message = f'the Route "{name}" has no Endpoint "{endpoint}" to weigh{known}'
+                fix = spell_fix(endpoint, endpoints, "name Endpoints of this Route, as provider/model-id")
+                self._complain((*path, endpoint), message, fix)
+        if not any(written.values()):
+            self._complain(path, f"routes.{name}: no weight is above 0", "give at least one Endpoint a weight above 0")
+        return {endpoint: written.get(endpoint, 0.0) for endpoint in endpoints}
+
+    def _score(self, name: str, section: RouteSection) -> ScoreWeights:
+        if section.score is None:
+            return EVEN_SCORE
+        if section.policy != "score":
+            message = f"routes.{name}: only `policy: score` has a score, this is `{section.policy}`"
+            self._complain(("routes", name, "score"), message, "write `policy: score`, or take the score out")
+        return ScoreWeights(**{**_NOTHING_COUNTS, **section.score.written()})
+
+    def _route_endpoints(self, name: str, section: RouteSection, place: LocalPlace) -> tuple[str, ...]:
         if section.endpoints is None:
             if name not in self._served:
                 fix = "name them under `endpoints:`, or give a row `serves:` with this name"
                 near = did_you_mean(name, self._served)
                 self._complain(("routes", name), f'no model serves "{name}", so this Route has no Endpoints{near}', fix)
-            return self._serving(name, ordered=section.policy == ORDERED)
+            return self._serving(name, place)
         chosen: list[str] = []
         for position, endpoint in enumerate(section.endpoints):
             path = ("routes", name, "endpoints", position)
@@ -121,7 +166,7 @@ class _Settling:
                 near = did_you_mean(endpoint, self._endpoints)
                 fix = spell_fix(endpoint, [*self._endpoints], "write provider/model-id of a row under `providers`")
                 self._complain(path, f'there is no Endpoint "{endpoint}"{near}', fix)
-        return tuple(chosen) if section.policy == ORDERED else self._local_last(chosen)
+        return self._placed(chosen, place)
 
     def _fallback(self, name: str, section: RouteSection) -> tuple[str, ...]:
         chosen: list[str] = []
@@ -140,12 +185,14 @@ class _Settling:
                 self._complain(path, f'the fallback "{target}" names nothing{did_you_mean(target, known)}', fix)
         return tuple(chosen)
 
-    def _serving(self, model: str, *, ordered: bool = False) -> tuple[str, ...]:
-        served_by = self._served.get(model, [])
-        return tuple(served_by) if ordered else self._local_last(served_by)
+    def _serving(self, model: str, place: LocalPlace = LAST) -> tuple[str, ...]:
+        return self._placed(self._served.get(model, []), place)
 
-    def _local_last(self, ids: list[str]) -> tuple[str, ...]:
-        return tuple(sorted(ids, key=lambda endpoint: self._endpoints[endpoint].local))
+    def _placed(self, ids: list[str], place: LocalPlace) -> tuple[str, ...]:
+        """In the order written, with local ones moved to the place that they were given."""
+        if place == BY_POLICY:
+            return tuple(ids)
+        return tuple(sorted(ids, key=lambda endpoint: self._endpoints[endpoint].local == (place == LAST)))
 
     def _compare_sizes(self, name: str, route: Route, routes: Mapping[str, Route]) -> None:
         """Warn of a fallback that cannot take every prompt that its Route takes."""

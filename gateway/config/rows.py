@@ -38,7 +38,19 @@ Facts: TypeAlias = Mapping[FactKey, ModelSection]
 
 _FREE = Price(input_in_pusd=0, output_in_pusd=0, request_in_pusd=0)
 _ORIGIN = ("source", "as_of")
-_FACTS = ("context_tokens", "max_output_tokens", "price", "capabilities", "state", "ends_on", "description", "claims")
+_FACTS = (
+    "context_tokens",
+    "max_output_tokens",
+    "price",
+    "capabilities",
+    "quantization",
+    "parameters",
+    "distillable",
+    "state",
+    "ends_on",
+    "description",
+    "claims",
+)
 
 
 class Known(Struct, frozen=True):
@@ -184,6 +196,11 @@ def _endpoint(
         quirks=quirks,
         state="retired" if ended else row.state or "live",
         local=entry.local,
+        quantization=row.quantization,
+        region=entry.region,
+        data=entry.data,
+        distillable=row.distillable,
+        parameters=None if row.parameters is None else frozenset(row.parameters),
         description=row.description,
         details=_details(row, borrowed),
     )

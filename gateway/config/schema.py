@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from gateway.config.fields import (
     DRAIN_MAX_S,
+    IN_FLIGHT_MAX,
     SLOTS_MAX,
     AbsolutePath,
     AsOf,
@@ -22,21 +23,31 @@ from gateway.config.fields import (
     Host,
     Name,
     Network,
+    Parameter,
     ProviderName,
     ProxyUrl,
     Reference,
+    Seconds,
     Text,
     TokenLimit,
     TokenPrice,
     UnitPrice,
+    Weight,
     refuse,
 )
 from providers.base import Capabilities
 from providers.quirks import Quirks
 
-Policy = Literal["balanced", "ordered", "price", "latency", "throughput"]
+Policy = Literal["balanced", "ordered", "price", "latency", "throughput", "weighted", "least_busy", "score"]
 DEFAULT_POLICY: Policy = "balanced"
 ORDERED: Policy = "ordered"
+LocalPlace = Literal["last", "first", "by_policy"]
+"""Where local Endpoints stand among those of their Route: behind all others, before them, or where the policy puts
+them as it would any other."""
+Quantization = Literal[
+    "int4", "int8", "fp4", "mxfp4", "nvfp4", "fp6", "fp8", "mxfp8", "fp16", "bf16", "fp32", "unknown"
+]
+"""As OpenRouter spells them."""
 
 
 class Section(BaseModel):
@@ -159,6 +170,11 @@ class ModelSection(Section):
     max_output_tokens: TokenLimit | None = Field(default=None, description="The longest answer")
     price: PriceSection | None = Field(default=None, description="USD; left out means unknown")
     capabilities: CapabilitiesSection | None = Field(default=None, description="What it is known to do")
+    quantization: Quantization | None = Field(default=None, description="How its weights are stored")
+    parameters: list[Parameter] | None = Field(
+        default=None, description="Members of a request that it honours; left out means that nobody knows"
+    )
+    distillable: bool | None = Field(default=None, description="Whether its text may be trained on")
     state: Literal["live", "unverified", "retired"] | None = Field(
         default=None, description="retired is listed, never routed to"
     )
@@ -187,6 +203,13 @@ CLAIMABLE = (
 """What a claim may be about."""
 
 
+class DataPolicySection(Section):
+    """What becomes of what is sent to this provider. Left out is unknown: not asked where a client wants to be sure."""
+
+    collects: bool | None = Field(default=None, description="Whether it may train on it or sell it")
+    retains: bool | None = Field(default=None, description="Whether it keeps it once the answer is complete")
+
+
 class ProviderSection(Section):
     """A vendor's account and key, or a server of one's own."""
 
@@ -203,8 +226,56 @@ class ProviderSection(Section):
     )
     region: Name | None = Field(default=None, description="For dialects with regions")
     profile: Name | None = Field(default=None, description="For dialects with credential profiles")
+    data_policy: DataPolicySection | None = Field(default=None, description="What becomes of what is sent to it")
     quirks: QuirksSection | None = Field(default=None, description="How it differs from its dialect")
     models: Mapping[Name, ModelSection] = Field(default={}, description="By the id that the provider knows")
+
+
+class ScoreSection(Section):
+    """How much each figure counts under `policy: score`. A key left out counts nothing."""
+
+    cost: Weight | None = Field(default=None, description="Expected cost of the request")
+    ttft: Weight | None = Field(default=None, description="Time to the first token")
+    throughput: Weight | None = Field(default=None, description="Tokens per second")
+    uptime: Weight | None = Field(default=None, description="Share of good answers lately")
+    queue: Weight | None = Field(default=None, description="Requests on their way, against what it bears")
+
+    @model_validator(mode="after")
+    def _counts(self) -> Self:
+        if not any(self.written().values()):
+            refuse("no figure counts anything here", "give at least one of them a weight above 0")
+        return self
+
+
+class TimeoutsSection(Section):
+    """Limits of this Route in the place of the usual ones, in seconds."""
+
+    first_token_timeout_s: Seconds | None = Field(
+        default=None, description="A stream's first content, while another Endpoint is left to ask"
+    )
+    last_first_token_timeout_s: Seconds | None = Field(default=None, description="The same, when nobody else is left")
+    idle_timeout_s: Seconds | None = Field(default=None, description="Silence in the middle of a stream")
+    whole_timeout_s: Seconds | None = Field(default=None, description="One answer that is not a stream")
+    total_timeout_s: Seconds | None = Field(default=None, description="A request with all its Attempts")
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        total = self.total_timeout_s
+        for name, value in self.written().items():
+            if total is not None and value > total:
+                refuse(
+                    f"{name} {value:g} s is longer than total_timeout_s {total:g} s and would never be reached",
+                    "make it shorter, or total_timeout_s longer",
+                )
+        return self
+
+
+class OverflowSection(Section):
+    """What is done for a prompt that is too long for every Endpoint."""
+
+    compress: bool = Field(
+        default=False, description="Cut the middle out of it until it fits; clients are told. Else it is refused"
+    )
 
 
 class RouteSection(Section):
@@ -212,6 +283,17 @@ class RouteSection(Section):
 
     aliases: list[Name] = Field(default=[], description="Other names for it")
     policy: Policy = Field(default=DEFAULT_POLICY, description="How its Endpoints are ordered")
+    weights: Mapping[Name, Weight] | None = Field(
+        default=None,
+        description="`policy: weighted` alone: by Endpoint, its share of the requests. Left out or 0: after the others",
+    )
+    score: ScoreSection | None = Field(
+        default=None, description="`policy: score` alone: what counts how much; left out: all the same"
+    )
+    local: LocalPlace | None = Field(
+        default=None,
+        description="Where local Endpoints stand: last (the default, but under `ordered`), first, or by_policy",
+    )
     endpoints: list[Name] | None = Field(
         default=None, min_length=1, description="provider/model-id; left out means all that serve it"
     )
@@ -222,6 +304,14 @@ class RouteSection(Section):
     emulate: bool = Field(
         default=True, description="Ask in words for tools and JSON where an endpoint has neither, and judge the reply"
     )
+    rescue: bool = Field(
+        default=True, description="Go on at another Endpoint with a plain text that was cut in the middle"
+    )
+    hedge: bool = Field(
+        default=False, description="Ask a second Endpoint when the first is slow to begin. Both may bill"
+    )
+    overflow: OverflowSection | None = Field(default=None, description="Prompts that are too long for everybody")
+    timeouts: TimeoutsSection | None = Field(default=None, description="Limits of this Route, in seconds")
 
 
 class TlsSection(Section):
@@ -244,6 +334,12 @@ class GatewaySection(Section):
     hosts: list[Host] = Field(default=[], description="More names that clients may reach the gateway by")
     drain_s: int = Field(
         default=120, ge=0, le=DRAIN_MAX_S, description="Seconds that running answers get after SIGTERM"
+    )
+    in_flight_max: int = Field(
+        default=1000, ge=1, le=IN_FLIGHT_MAX, description="Requests answered at the same time; one more is refused"
+    )
+    in_flight_per_key_max: int = Field(
+        default=50, ge=1, le=IN_FLIGHT_MAX, description="Requests of one client key answered at the same time"
     )
 
 

@@ -321,6 +321,8 @@ def test_every_setting_has_a_variable(tmp_path: Path):
         "MIXGATE_TRUSTED_PROXIES": "10.0.0.1,10.1.0.0/16",
         "MIXGATE_HOSTS": "gate.example",
         "MIXGATE_DRAIN_S": "1",
+        "MIXGATE_IN_FLIGHT_MAX": "20",
+        "MIXGATE_IN_FLIGHT_PER_KEY_MAX": "2",
         "MIXGATE_TLS_CERT": f"{tmp_path}/c.pem",
         "MIXGATE_TLS_KEY": f"{tmp_path}/c.pem",
         "A": "one",
@@ -331,6 +333,7 @@ def test_every_setting_has_a_variable(tmp_path: Path):
     assert [key.reveal() for key in settings.client_keys] == ["one", "two"]
     assert settings.trusted_proxies == ("10.0.0.1", "10.1.0.0/16")
     assert settings.tls.cert == tmp_path / "c.pem"
+    assert (settings.in_flight_max, settings.in_flight_per_key_max) == (20, 2)
 
 
 @pytest.mark.parametrize(
