@@ -1,0 +1,76 @@
+"""The tables of mixgate.db, and how a file of an earlier version becomes one of this version."""
+
+import sqlite3
+from typing import Final
+
+from msgspec.structs import fields
+
+from gateway.observation import MinuteRow
+from gateway.state.errors import NewerStoreError
+
+KEY_COLUMNS: Final = ("endpoint_id", "minute")
+HISTOGRAM_COLUMN: Final = "ttft_hist"
+SPANS: Final = ("endpoint_minute", "endpoint_hour", "endpoint_day")
+"""Tables of what Endpoints did, one row per Endpoint and span. `minute` is the first minute of the span."""
+
+COUNT_COLUMNS: Final = tuple(
+    field.name for field in fields(MinuteRow) if field.name not in (*KEY_COLUMNS, HISTOGRAM_COLUMN)
+)
+"""Columns that add up."""
+
+_COUNTS = ", ".join(f"{name} INTEGER NOT NULL" for name in COUNT_COLUMNS)
+_SPAN = (
+    f"endpoint_id TEXT NOT NULL, minute INTEGER NOT NULL, {_COUNTS}, {HISTOGRAM_COLUMN} BLOB NOT NULL, "
+    "PRIMARY KEY (endpoint_id, minute)"
+)
+
+_BLOCKS = (
+    "CREATE TABLE decision_block (block INTEGER PRIMARY KEY, first_id TEXT NOT NULL, last_id TEXT NOT NULL, "
+    "min_id TEXT NOT NULL, max_id TEXT NOT NULL, made_unix_s INTEGER NOT NULL, count INTEGER NOT NULL, "
+    # The data comes last: what is in front of it is read without fetching it.
+    "size_bytes INTEGER NOT NULL, data BLOB NOT NULL) STRICT"
+)
+_TABLES = (
+    "CREATE TABLE decision_table (digest TEXT PRIMARY KEY, used_unix_s INTEGER NOT NULL, data BLOB NOT NULL) STRICT"
+)
+_EVENTS = (
+    "CREATE TABLE endpoint_event (event INTEGER PRIMARY KEY, unix_s REAL NOT NULL, endpoint_id TEXT NOT NULL, "
+    "standing TEXT NOT NULL, cause TEXT NOT NULL) STRICT"
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        _BLOCKS,
+        "CREATE INDEX decision_block_ids ON decision_block (max_id, min_id)",
+        _TABLES,
+        *(f"CREATE TABLE {span} ({_SPAN}) STRICT, WITHOUT ROWID" for span in SPANS),
+        _EVENTS,
+        "CREATE INDEX endpoint_event_of ON endpoint_event (endpoint_id, unix_s)",
+    ),
+)
+"""Statements that lead from version n to n + 1, `PRAGMA user_version` being n. Released ones never change."""
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a file to this version, each step wholly or not at all.
+
+    Raises:
+        NewerStoreError: A later version of Mixgate has written it.
+        sqlite3.Error: It cannot be read or written.
+    """
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise NewerStoreError(
+            f"the file is of version {version}, and this Mixgate knows versions up to {len(MIGRATIONS)}; "
+            "start the newer Mixgate again, or set MIXGATE_HOME to another folder"
+        )
+    for step in range(version, len(MIGRATIONS)):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in MIGRATIONS[step]:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {step + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise

@@ -1,0 +1,259 @@
+"""The store as the rest of the gateway has it: what is handed over is written by a thread, some time soon.
+
+Nothing here makes a caller wait, fails a request, or grows without bound: while the file cannot be written the thread
+tries again, less and less often, and what does not fit into its queue is dropped and counted.
+"""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.observation import MinuteRow
+from gateway.state.blocks import RECORD_MAX_BYTES, RECORDS_MAX, Packed
+from gateway.state.connection import StoreLock, make_private, move_aside, open_writer
+from gateway.state.errors import DamagedStoreError, StoreError, translate
+from gateway.state.pending import Pending
+from gateway.state.writer import RECORDS_MAX_BYTES, EndpointEvent, Writer
+
+GROUP_WAIT_S: Final = 0.25
+"""How long records wait for others to be compressed with."""
+QUEUE_MAX: Final = 8192
+"""Records that wait to be written; more are dropped and counted."""
+RETRY_WAIT_S: Final = 0.5
+"""First pause after the file could not be written; it doubles."""
+RETRY_WAIT_MAX_S: Final = 30.0
+TIDY_EVERY_S: Final = 60.0
+"""How often old records and minutes are looked for."""
+CLOSE_TIMEOUT_S: Final = 6.0
+"""How long the end waits for the last records: a little more than the writer waits for a lock."""
+
+_log = logging.getLogger("mixgate.state")
+
+
+class Store:
+    """Writes records, minutes and events. Its methods may be called from any thread and never block, but for two."""
+
+    def __init__(
+        self,
+        path: Path,
+        pack: Callable[[Any], Packed],
+        *,
+        unix_time_s: Callable[[], float] = time.time,
+        records_max_bytes: int = RECORDS_MAX_BYTES,
+    ) -> None:
+        self.path = path
+        self.dropped = 0
+        """Records that were not kept."""
+        self.failure: StoreError | None = None
+        """Why nothing can be written at the moment."""
+        self._pack = pack
+        self._unix_time_s = unix_time_s
+        self._records_max_bytes = records_max_bytes
+        self._records: deque[Any] = deque()
+        self._pending = Pending()
+        self._marks: deque[threading.Event] = deque()
+        self._packed: list[Packed] = []
+        self._retry_wait_s = 0.0
+        self._lost_before = 0
+        self._tidy_at_s = 0.0
+        self._lock = StoreLock(path)
+        self._writer: Writer | None = None
+        self._awake = False
+        self._wake = threading.Event()
+        self._hurry = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="mixgate-store", daemon=True)
+
+    @classmethod
+    def open(cls, path: Path, pack: Callable[[Any], Packed], **settings: Any) -> "Store":
+        """Start the thread, which opens the file: a store always opens, and says later what is wrong with it.
+
+        Args:
+            path: mixgate.db. Its folder is made where it is missing.
+            pack: Makes the stored form of what `put` is given. Called by the thread.
+            settings: As the class takes them.
+        """
+        store = cls(path, pack, **settings)
+        store._thread.start()
+        return store
+
+    def put(self, record: Any) -> bool:
+        """Keep a record. False where there is no room and it is dropped."""
+        if len(self._records) >= QUEUE_MAX:
+            self.dropped += 1
+            return False
+        self._records.append(record)
+        if not self._awake:
+            self._awake = True
+            self._wake.set()
+        elif len(self._records) == RECORDS_MAX:
+            self._hurry.set()
+        return True
+
+    def write_minutes(self, rows: Iterable[MinuteRow]) -> None:
+        """Add to what is known of Endpoints in a minute."""
+        self._pending.add_minutes(rows)
+        self._wake.set()
+
+    def write_event(self, event: EndpointEvent) -> None:
+        """Keep that an Endpoint's standing changed."""
+        self._pending.add_event(event)
+        self._wake.set()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything handed over so far is in the file. False if that took too long. Blocks."""
+        mark = threading.Event()
+        self._marks.append(mark)
+        self._wake.set()
+        self._hurry.set()
+        return mark.wait(timeout_s)
+
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
+        """Write what is left and close the file. False if that took too long and something is lost. Blocks."""
+        self._stopping = True
+        self._wake.set()
+        self._hurry.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive() and self.failure is None
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(self._wait_s())
+            self._wake.clear()
+            self._hurry.wait(self._retry_wait_s or GROUP_WAIT_S)
+            self._hurry.clear()
+            # Whoever puts a record from here on wakes the thread anew.
+            self._awake = False
+            self._step()
+        self._step()
+        self._end()
+
+    def _wait_s(self) -> float:
+        return 0.0 if self.failure is not None else max(0.0, self._tidy_at_s - time.monotonic())
+
+    def _step(self) -> None:
+        """Write everything that is there, and tidy when it is time to."""
+        marks = list(self._marks)
+        try:
+            writer = self._opened()
+            self._write_all(writer)
+            self._tidy(writer)
+        except sqlite3.Error as error:
+            self._fail(translate(error))
+        except StoreError as error:
+            self._fail(error)
+        except OSError as error:
+            self._fail(StoreError(f"{error.strerror or error}; check the folder's owner and permissions"))
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not end the thread; logged
+            _log.exception("the store failed")
+            self._fail(StoreError(str(error)))
+        else:
+            self._recover()
+            for mark in marks:
+                self._marks.remove(mark)
+                mark.set()
+
+    def _opened(self) -> Writer:
+        if self._writer is None:
+            make_private(self.path)
+            self._lock.take()
+            self._writer = Writer(open_writer(self.path))
+        return self._writer
+
+    def _write_all(self, writer: Writer) -> None:
+        while True:
+            self._pack_some()
+            if not self._packed:
+                break
+            writer.write_records(self._packed, self._unix_time_s())
+            self._packed = []
+        with self._pending.minutes() as rows:
+            if rows:
+                writer.write_minutes(rows)
+        with self._pending.events() as events:
+            if events:
+                writer.write_events(events)
+
+    def _pack_some(self) -> None:
+        """Fill up the block that is written next."""
+        while self._records and len(self._packed) < RECORDS_MAX:
+            record = self._records.popleft()
+            try:
+                packed = self._pack(record)
+            except Exception:  # noqa: BLE001 - one record that cannot be written must not cost the others; counted
+                self.dropped += 1
+                _log.exception("a record could not be packed and is dropped")
+                continue
+            if len(packed.data) > RECORD_MAX_BYTES:
+                self.dropped += 1
+            else:
+                self._packed.append(packed)
+
+    def _tidy(self, writer: Writer) -> None:
+        """Remove a few things that are too old or too many. The rest waits for the next step."""
+        now_s = time.monotonic()
+        is_due = now_s >= self._tidy_at_s
+        if not is_due and not writer.is_full(self._records_max_bytes):
+            return
+        now_unix_s = self._unix_time_s()
+        more = writer.prune_records(now_unix_s, max_bytes=self._records_max_bytes)
+        if is_due:
+            more = writer.prune_rest(now_unix_s) or more
+            writer.give_back()
+        self._tidy_at_s = now_s + (GROUP_WAIT_S if more else TIDY_EVERY_S)
+
+    def _fail(self, error: StoreError) -> None:
+        """Give the file up for now, and say so once."""
+        if self._writer is not None:
+            try:
+                self._writer.abandon()
+            except sqlite3.Error:
+                _log.debug("the failed store did not close either", exc_info=True)
+            self._writer = None
+        if isinstance(error, DamagedStoreError):
+            self._replace_damaged(error)
+        elif self.failure is None or type(self.failure) is not type(error):
+            _log.warning(
+                "%s cannot be written: %s. Requests are answered all the same; their records are dropped once %d wait",
+                *(self.path, error, QUEUE_MAX),
+            )
+        if self.failure is None:
+            self._lost_before = self.dropped
+        self.failure = error
+        self._retry_wait_s = min(RETRY_WAIT_MAX_S, self._retry_wait_s * 2 or RETRY_WAIT_S)
+
+    def _replace_damaged(self, error: StoreError) -> None:
+        try:
+            aside = move_aside(self.path, self._unix_time_s())
+        except OSError as why:
+            _log.error("%s is damaged (%s) and cannot be moved away: %s", self.path, error, why)
+            return
+        _log.error(
+            "%s is damaged (%s): it was moved to %s, where `sqlite3 FILE .recover` may still read it, and a new file "
+            "is begun",
+            *(self.path, error, aside.name),
+        )
+
+    def _recover(self) -> None:
+        if self.failure is not None:
+            lost = self.dropped - self._lost_before
+            _log.warning("%s can be written again; %d records were dropped in the meantime", self.path, lost)
+        self.failure = None
+        self._retry_wait_s = 0.0
+
+    def _end(self) -> None:
+        lost = len(self._records) + len(self._packed)
+        if lost:
+            self.dropped += lost
+            _log.warning("%d records were not written", lost)
+        if self._writer is not None:
+            try:
+                self._writer.close()
+            except sqlite3.Error as error:
+                self.failure = translate(error)
+        self._lock.release()
