@@ -1,0 +1,387 @@
+"""How one Endpoint is doing: whether it may be asked, what became of that, and all of it as one value. Pure."""
+
+from collections.abc import Callable
+from math import inf
+from typing import Final
+
+from gateway.health.breaker import Breaker
+from gateway.health.kinds import COUNTED, FailureKind, Permit, Result
+from gateway.health.pace import Pace
+from gateway.health.parking import Cap, Parking
+from gateway.health.ring import Ring
+from gateway.health.uptime import Share, Uptime
+from gateway.observation import UNOBSERVED, Observation, Quantiles, Standing
+
+RATIO_BUCKETS: Final = 12
+RATIO_BUCKET_S: Final = 5.0
+RATIO_LEAST: Final = 10
+RATIO_OPEN: Final = 0.5
+"""At least half of at least ten answers of the last minute failed: open."""
+RATIO_DEGRADED: Final = 0.05
+OUTAGE_BUCKETS: Final = 30
+OUTAGE_BUCKET_S: Final = 1.0
+OUTAGE_LEAST: Final = 3
+OUTAGE_SHARE: Final = 0.5
+DISABLED_S: Final = 300.0
+REPROBE_S: Final = 30.0
+"""When to look again at a disabled Endpoint that failed for another reason when it was looked at."""
+PANIC_MAX: Final = 2
+"""So many Attempts at once go to an Endpoint that is open, when there is no better one."""
+COMPLAINTS_S: Final = 60.0
+COMPLAINTS_MIN: Final = 3
+"""So many callers, all told within a minute that they ask wrongly and nobody that it went well: it is not them."""
+COMPLAINTS_MAX: Final = 16
+PROBES_TO_FALL: Final = 3
+PROBES_TO_RISE: Final = 2
+QUIET_S: Final = 1860.0
+"""After so long without an Attempt, no figure changes any more with time alone."""
+
+OnChange = Callable[[str, Standing, str, float], None]
+"""Told of each change: the Endpoint's id, its new standing, why, and when by the monotonic clock."""
+
+
+class EndpointHealth:
+    """One Endpoint. `enter` before an Attempt, `leave` once after it."""
+
+    __slots__ = (
+        "_announced",
+        "_breaker",
+        "_cap",
+        "_capacity",
+        "_complaints",
+        "_disabled_until_s",
+        "_figures_until_s",
+        "_fresh_until_s",
+        "_gated",
+        "_last_ok_s",
+        "_last_s",
+        "_latency",
+        "_may_open",
+        "_observation",
+        "_on_change",
+        "_panics",
+        "_parking",
+        "_probe_down",
+        "_probe_run",
+        "_probing",
+        "_ratio",
+        "_recent",
+        "_throughput",
+        "_uptime",
+        "_uptime_share",
+        "_waiting",
+        "_why",
+        "id",
+        "in_flight",
+        "pace",
+    )
+
+    def __init__(
+        self,
+        endpoint_id: str,
+        random: Callable[[], float],
+        may_open: Callable[[str], bool],
+        on_change: OnChange | None = None,
+    ) -> None:
+        self.id = endpoint_id
+        self.in_flight = 0
+        """Attempts that were sent and have not ended."""
+        self.pace = Pace()
+        self._breaker = Breaker(random)
+        self._parking = Parking(random)
+        self._cap = Cap()
+        self._ratio = Ring(RATIO_BUCKETS, RATIO_BUCKET_S)
+        self._recent = Ring(OUTAGE_BUCKETS, OUTAGE_BUCKET_S)
+        self._uptime = Uptime()
+        self._may_open = may_open
+        self._on_change = on_change
+        self._gated = False
+        """Whether anything but the cap may stand in the way. Put right by `_admit`."""
+        self._disabled_until_s: float | None = None
+        self._probing = False
+        self._panics = 0
+        self._complaints: dict[str, float] = {}
+        self._last_ok_s = -inf
+        self._last_s = -inf
+        self._probe_run = 0
+        self._probe_down = False
+        self._waiting = 0
+        self._capacity: int | None = None
+        self._announced: Standing = "healthy"
+        self._why = ""
+        self._observation = UNOBSERVED
+        self._fresh_until_s = -inf
+        self._figures_until_s = -inf
+        self._latency: Quantiles | None = None
+        self._throughput: Quantiles | None = None
+        self._uptime_share: float | None = None
+
+    # Before and after an Attempt.
+
+    def enter(self, now_s: float, *, panic: bool = False) -> Permit:
+        """Ask whether an Attempt may be sent now; it counts as sent unless REFUSED.
+
+        Args:
+            now_s: The monotonic clock.
+            panic: No Endpoint is any better: an open one may be asked too. A disabled or parked one may not.
+        """
+        permit = Permit.NORMAL
+        if self._gated or self._cap.limit is not None:
+            permit = self._admit(now_s, panic=panic)
+            if permit is Permit.REFUSED:
+                return permit
+        self.in_flight += 1
+        self._fresh_until_s = -inf
+        return permit
+
+    def leave(self, permit: Permit, result: Result, now_s: float) -> None:
+        """Say what became of an Attempt, exactly once for each permit."""
+        if permit is Permit.PROBE:
+            self._probing = False
+        elif permit is Permit.PANIC:
+            self._panics -= 1
+        if result.failure is None:
+            self._succeed(permit, result, now_s)
+        elif not result.lagged:
+            self._fail(permit, result.failure, result, now_s)
+        if self.in_flight > 0:
+            self.in_flight -= 1
+        self._fresh_until_s = -inf
+
+    def note_probe(self, ok: bool, now_s: float) -> None:  # noqa: FBT001 (its one fact)
+        """Count a free look at the Endpoint. It opens and closes nothing.
+
+        An Endpoint that real requests say too little about goes behind the others after three bad ones in a row, until
+        two good ones.
+        """
+        self._uptime.count("probe_ok" if ok else "probe_fail")
+        self._probe_run = 0 if ok is not self._probe_down else self._probe_run + 1
+        if self._probe_run >= (PROBES_TO_RISE if self._probe_down else PROBES_TO_FALL):
+            self._probe_down = not self._probe_down
+            self._probe_run = 0
+            self._last_s = max(self._last_s, now_s - QUIET_S)
+        self._fresh_until_s = -inf
+
+    def note_capacity(self, waiting: int, capacity: int | None) -> None:
+        """What a local worker says of itself.
+
+        Args:
+            waiting: Requests that wait there and are not counted as on their way here.
+            capacity: Its slots and the places in its queue; None where unknown.
+        """
+        if (waiting, capacity) != (self._waiting, self._capacity):
+            self._waiting, self._capacity = waiting, capacity
+            self._fresh_until_s = -inf
+
+    # What others may know of it.
+
+    def observe(self, now_s: float) -> Observation:
+        """How it is doing. The same object until something changed or a second passed."""
+        if now_s < self._fresh_until_s:
+            return self._observation
+        return self._observe_anew(now_s)
+
+    def is_out(self) -> bool:
+        """Whether requests stay away from it because it failed: not closed, or disabled."""
+        return self._breaker.state != "closed" or self._disabled_until_s is not None
+
+    def is_quiet(self, now_s: float, for_s: float) -> bool:
+        """Whether no Attempt ended or is on its way for so long."""
+        return not self.in_flight and now_s - self._last_s >= for_s
+
+    def ttft_p95_s(self) -> float | None:
+        """The time to the first token that 95 % keep; None with fewer than 20 samples."""
+        return self.pace.ttft_p95_s()
+
+    def expected_whole_s(self, output_tokens: int | None = None) -> float | None:
+        """How long a whole answer of so many tokens (by default as many as usual) takes; None where unknown."""
+        return self.pace.expected_whole_s(output_tokens)
+
+    def share(self, now_s: float, minutes: int) -> Share:
+        """Uptime over the last 5, 30 or 1,440 minutes, with the number of answers behind it."""
+        return self._uptime.share(now_s, minutes)
+
+    @property
+    def uptime(self) -> Uptime:
+        """Its minutes, for who keeps them."""
+        return self._uptime
+
+    def _admit(self, now_s: float, *, panic: bool) -> Permit:
+        limit = self._cap.settle(self.in_flight, now_s)
+        if now_s < self._parking.until_s or (limit is not None and self.in_flight >= limit):
+            return Permit.REFUSED
+        disabled_s, breaker = self._disabled_until_s, self._breaker
+        if disabled_s is None and breaker.state == "closed":
+            self._gated = False
+            return Permit.NORMAL
+        if not self._probing and (breaker.is_due(now_s) if disabled_s is None else now_s >= disabled_s):
+            self._probing = True
+            breaker.begin_probe()
+            self._announce("probing", "tried with one request", now_s)
+            return Permit.PROBE
+        if panic and disabled_s is None and self._panics < PANIC_MAX:
+            self._panics += 1
+            return Permit.PANIC
+        return Permit.REFUSED
+
+    def _succeed(self, permit: Permit, result: Result, now_s: float) -> None:
+        self._last_ok_s = self._last_s = now_s
+        bucket = self.pace.add(result, now_s)
+        self._uptime.succeed(now_s, bucket, result.prompt_tokens, result.output_tokens or 0)
+        self._ratio.add_ok(now_s)
+        self._recent.add_ok(now_s)
+        self._parking.calm()
+        self._probe_down = False
+        if self._complaints:
+            self._complaints.clear()
+        if permit is Permit.NORMAL:
+            self._breaker.good()
+        elif permit is Permit.PROBE:
+            self._probe_went_well(now_s)
+
+    def _probe_went_well(self, now_s: float) -> None:
+        was_disabled, self._disabled_until_s = self._disabled_until_s is not None, None
+        if self._breaker.state == "closed":
+            if was_disabled:
+                self._announce("healthy", "it takes our key again", now_s)
+        elif self._breaker.probe_went_well(now_s):
+            # What it did before is over: it would open again with the next failure.
+            self._ratio.clear()
+            self._recent.clear()
+            self._announce("healthy", "two requests in a row went well", now_s)
+
+    def _fail(self, permit: Permit, kind: FailureKind, result: Result, now_s: float) -> None:
+        self._last_s = now_s
+        if kind == "client" and self._is_its_own_fault(result.caller, now_s):
+            kind = "server"
+        bucket = -1 if result.ttft_s is None else self.pace.add(result, now_s)
+        self._uptime.fail(kind, now_s, bucket, result.prompt_tokens, result.output_tokens or 0)
+        if kind in COUNTED:
+            self._ratio.add_bad(now_s)
+            self._recent.add_bad(now_s)
+            if kind == "overload" and self._cap.limit is not None:
+                self._cap.lower(self.in_flight, now_s)
+            self._count(permit, kind, now_s)
+        elif kind == "rate_limit":
+            self._park(permit, result.retry_after_s, now_s)
+        elif kind == "auth":
+            self._disabled_until_s = now_s + DISABLED_S
+            self._gated = True
+            self._announce("disabled", "it refused our key or does not know the model", now_s)
+
+    def _is_its_own_fault(self, caller: str, now_s: float) -> bool:
+        """Whether so many callers cannot all be wrong."""
+        if caller:
+            since_s = now_s - COMPLAINTS_S
+            self._complaints = {who: at_s for who, at_s in self._complaints.items() if at_s > since_s}
+            if len(self._complaints) < COMPLAINTS_MAX or caller in self._complaints:
+                self._complaints[caller] = now_s
+        return len(self._complaints) >= COMPLAINTS_MIN and now_s - self._last_ok_s >= COMPLAINTS_S
+
+    def _count(self, permit: Permit, kind: FailureKind, now_s: float) -> None:
+        breaker = self._breaker
+        if permit is Permit.PROBE and self._disabled_until_s is not None:
+            self._disabled_until_s = now_s + REPROBE_S
+        if permit is Permit.PROBE and breaker.state == "half_open":
+            self._reopen(f"the trial request failed: {kind}", now_s)
+        elif permit is Permit.NORMAL and breaker.state == "closed":
+            why = breaker.bad(now_s, connect=kind == "connect")
+            if why is None and self._ratio.is_bad(now_s, least=RATIO_LEAST, share=RATIO_OPEN):
+                failed, total = self._ratio.bad, self._ratio.bad + self._ratio.ok
+                if self._may_open(self.id):
+                    why = f"{failed} of {total} requests failed within a minute"
+                    breaker.open(now_s)
+            if why is not None:
+                self._gated = True
+                self._announce("open", f"{why}, the last one: {kind}", now_s)
+
+    def _reopen(self, why: str, now_s: float) -> None:
+        self._breaker.open(now_s)
+        self._announce("open", why, now_s)
+
+    def _park(self, permit: Permit, retry_after_s: float | None, now_s: float) -> None:
+        self._cap.lower(self.in_flight, now_s)
+        self._parking.refuse(retry_after_s, now_s)
+        self._gated = True
+        if permit is Permit.PROBE:
+            if self._disabled_until_s is not None:
+                self._disabled_until_s = now_s + REPROBE_S
+            if self._breaker.state == "half_open":
+                self._reopen("the trial request was rate limited", now_s)
+                return
+        if self._disabled_until_s is None and self._breaker.state == "closed" and now_s < self._parking.until_s:
+            self._announce("parked", f"rate limited for {self._parking.until_s - now_s:.1f} s", now_s)
+
+    def _announce(self, standing: Standing, why: str, now_s: float) -> None:
+        self._announced = standing
+        self._why = why
+        if self._on_change is not None:
+            self._on_change(self.id, standing, why, now_s)
+
+    def _observe_anew(self, now_s: float) -> Observation:
+        restless = now_s - self._last_s < QUIET_S
+        second_s = float(int(now_s) + 1)
+        if restless and now_s >= self._figures_until_s:
+            self._figures_until_s = second_s
+            self._latency = self.pace.latency(now_s)
+            self._throughput = self.pace.throughput(now_s)
+            self._uptime_share = self._uptime.current(now_s)
+        standing, until_s = self._standing(now_s)
+        if standing != self._announced:
+            self._announce(standing, _WHY_LATER[standing], now_s)
+        limit = self._cap.settle(self.in_flight, now_s)
+        weight = self._breaker.weight(now_s)
+        if limit is not None:
+            weight *= max(limit - self.in_flight, 0) / limit
+            restless = True
+        self._fresh_until_s = second_s if restless else inf
+        for moment_s in (self._parking.until_s, self._breaker.until_s, self._disabled_until_s):
+            if moment_s is not None and now_s < moment_s < self._fresh_until_s:
+                self._fresh_until_s = moment_s
+        self._observation = Observation(
+            standing,
+            until_s,
+            self._recent.is_bad(now_s, least=OUTAGE_LEAST, share=OUTAGE_SHARE),
+            weight,
+            self.in_flight + self._waiting,
+            _smaller(limit, self._capacity),
+            self.pace.ttft_s(now_s),
+            self.pace.tokens_per_s(now_s),
+            self._uptime_share,
+            self._latency,
+            self._throughput,
+        )
+        return self._observation
+
+    def _standing(self, now_s: float) -> tuple[Standing, float]:
+        """What holds now, and until when. Of several reasons, the one that lasts longest."""
+        parked_s, disabled_s, breaker = self._parking.until_s, self._disabled_until_s, self._breaker
+        if disabled_s is not None and (self._probing or now_s < disabled_s):
+            return "disabled", max(disabled_s, parked_s)
+        if now_s < parked_s and not (breaker.state == "open" and parked_s < breaker.until_s):
+            return "parked", parked_s
+        if disabled_s is not None:
+            return "probing", disabled_s
+        if breaker.state != "closed":
+            free = breaker.is_due(now_s) and not self._probing
+            return "probing" if free else "open", breaker.until_s
+        if self._ratio.is_bad(now_s, least=RATIO_LEAST, share=RATIO_DEGRADED):
+            return "degraded", 0.0
+        return "degraded" if self._probe_down and self._uptime_share is None else "healthy", 0.0
+
+
+_WHY_LATER: Final[dict[Standing, str]] = {
+    "healthy": "nothing speaks against it any more",
+    "degraded": "more than one in twenty requests failed within a minute, or free looks at it do",
+    "probing": "its time is over: the next request tries it",
+    "parked": "rate limited",
+    "open": "its trial request is on its way",
+    "disabled": "its trial request is on its way",
+}
+"""Why a standing that came with time alone is what it is."""
+
+
+def _smaller(one: int | None, other: int | None) -> int | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
