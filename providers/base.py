@@ -85,6 +85,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     """Whether its text may be trained on."""
     parameters: frozenset[str] | None = None
     """Members of a request that it honours, by their wire names (`providers.parameters`). None: nobody knows."""
+    our_names: frozenset[str] = frozenset()
+    """Names of this gateway's providers in lower case, where the Endpoint is a router with providers of its own."""
     description: str | None = None
     details: Mapping[str, Any] = {}
     """Facts for people: source, as_of, claims."""

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.config.catalogue import BUNDLED_FILE, DEMO_MODEL, LocalModel, ProviderEntry
 from gateway.config.complaints import Located, did_you_mean, spell_fix
@@ -103,6 +104,7 @@ def read_rows(
     local_models: list[LocalModel] = []
     overrides: dict[str, tuple[PriceOverride, ...]] = {}
     problems: list[ConfigProblem] = []
+    our_names = frozenset(map(str.lower, sections))
     for name, section in sections.items():
         entry = entries[name]
         quirks = default_quirks(section.dialect, section.quirks.written() if section.quirks else {})
@@ -110,6 +112,8 @@ def read_rows(
             problems += _misfits(located, entry, upstream, written)
             row, borrowed = _settle(written, _fact_key(entry, upstream, written), known)
             endpoint = _endpoint(entry, upstream, row, quirks, today, borrowed)
+            if quirks.router_fields:
+                endpoint = replace(endpoint, our_names=our_names)
             endpoints[endpoint.id] = endpoint
             if row.price is not None and row.price.overrides:
                 overrides[endpoint.id] = _overrides(row)

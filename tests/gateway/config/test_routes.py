@@ -100,6 +100,16 @@ def test_what_routing_asks_of_a_row_arrives_and_unknown_stays_unknown(tmp_path: 
     assert catalogue.endpoints["l/x"].data == DataPolicy(collects=False, retains=False)
 
 
+def test_only_a_router_is_told_which_names_are_ours(tmp_path: Path):
+    catalogue = read(
+        tmp_path,
+        "providers:\n  Mine: {dialect: openai, base_url: http://h, models: {m: {}}}\n"
+        "  openrouter: {dialect: openrouter, api_key: env:K, models: {m: {}}}\n",
+    )
+    assert catalogue.endpoints["Mine/m"].our_names == frozenset()
+    assert catalogue.endpoints["openrouter/m"].our_names == {"mine", "openrouter"}
+
+
 def test_a_smaller_fallback_is_warned_of_endpoint_or_route(tmp_path: Path):
     rows = (
         "providers:\n  b:\n    dialect: openai\n    base_url: http://h\n"
