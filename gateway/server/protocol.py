@@ -20,10 +20,11 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from gateway.errors import OverCapacityError, PayloadTooLargeError, RefusalError
-from gateway.server.exchange import FIELDS, HOST, LOOPBACK, ON_DISCONNECT, App, Exchange, Scope
-from gateway.server.guard import Head, check_partial_head, is_loopback, read_head, without_upgrade
+from gateway.server.exchange import LOOPBACK, App, Exchange, Scope
+from gateway.server.guard import check_partial_head, is_loopback, without_upgrade
 from gateway.server.limits import KIB
 from gateway.server.refusals import MalformedRequestError, SlowRequestError, refusal_response
+from gateway.server.repeated_head import HeadReader
 from gateway.server.state import EdgeState
 
 CHUNK_FRAMING_MAX_BYTES = 64 * KIB
@@ -66,7 +67,8 @@ class EdgeProtocol(asyncio.Protocol):
         )
         self.transport: asyncio.Transport
         self.flow: FlowControl
-        self._scope: Scope = {}
+        self.scope: Scope = {}
+        self._heads = HeadReader()
         self._phase = Phase.HEAD
         self._deadline_s = math.inf
         # Between requests: bytes that came and are not judged yet, and whether their time is running.
@@ -91,7 +93,7 @@ class EdgeProtocol(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self.flow = FlowControl(self.transport)
         client = get_remote_addr(self.transport)
-        self._scope = {
+        self.scope = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": "1.1",
@@ -146,11 +148,11 @@ class EdgeProtocol(asyncio.Protocol):
             data = self._pending + data
         if data[0] == _CR and data.startswith(b"\r\n"):
             data = data[2:]  # RFC 9112 section 2.2: one empty line before a request is to be ignored.
-        end = data.find(b"\r\n\r\n") + 4
-        if end < 4:
+        found = self._heads.read(data)
+        if found is None:
             self._wait_for_head(data)
             return
-        head = read_head(data[:end])
+        head, end, repeated = found
         if head.content_length > self._limits.body_max_bytes:
             raise self._too_large()
         if head.upgrades:
@@ -162,26 +164,18 @@ class EdgeProtocol(asyncio.Protocol):
         self._raw_bytes = 0
         self._phase = Phase.BODY
         exchange = self._exchange = Exchange(self, head)
-        exchange.scope = self._scope_for(head, exchange)
-        self._feed(exchange, data, end)
+        if repeated and len(data) - end == head.content_length:
+            # The parser has read this head before, and there is nothing in the body that it would look at.
+            exchange.add_body(data[end:])
+            self._complete_message()
+        else:
+            self._feed(exchange, data, end)
+            if not repeated:
+                self._heads.remember(data[:end], head)
         exchange.start(self._loop, self._app, self.edge.tasks)
         if not exchange.body_complete:
             self._body_began_s = self.edge.now_s
             self._extend_body_time(exchange)
-
-    def _scope_for(self, head: Head, exchange: Exchange) -> Scope:
-        line = head.line
-        return {
-            **self._scope,
-            "method": line.method,
-            "path": line.path,
-            "raw_path": line.raw_path,
-            "query_string": line.query,
-            "headers": head.headers,
-            FIELDS: head.fields,
-            HOST: head.host,
-            ON_DISCONNECT: exchange.on_disconnect,
-        }
 
     def _wait_for_head(self, data: bytes) -> None:
         check_partial_head(data)
