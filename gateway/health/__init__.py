@@ -4,14 +4,13 @@ from gateway.health.budget import HedgeBudget, RetryBudget
 from gateway.health.endpoint import EndpointHealth, OnChange
 from gateway.health.fleet_health import Health
 from gateway.health.kinds import FailureKind, Permit, Result, kind_of
-from gateway.health.uptime import MinuteRow, Share
+from gateway.health.uptime import Share
 
 __all__ = [
     "EndpointHealth",
     "FailureKind",
     "Health",
     "HedgeBudget",
-    "MinuteRow",
     "OnChange",
     "Permit",
     "Result",

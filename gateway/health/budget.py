@@ -76,6 +76,8 @@ class RetryBudget:
     def end(self) -> None:
         """A request ended."""
         self.in_flight = max(0, self.in_flight - 1)
+        if not self.in_flight:
+            self.retrying = 0  # no repeat outlives its request
         if self._parent is not None:
             self._parent.end()
 

@@ -25,6 +25,8 @@ OUTAGE_SHARE: Final = 0.5
 DISABLED_S: Final = 300.0
 REPROBE_S: Final = 30.0
 """When to look again at a disabled Endpoint that failed for another reason when it was looked at."""
+TAKEN_S: Final = 1.0
+"""When to look again at an Endpoint whose one permit is taken."""
 PANIC_MAX: Final = 2
 """So many Attempts at once go to an Endpoint that is open, when there is no better one."""
 COMPLAINTS_S: Final = 60.0
@@ -135,7 +137,10 @@ class EndpointHealth:
         return permit
 
     def leave(self, permit: Permit, result: Result, now_s: float) -> None:
-        """Say what became of an Attempt, exactly once for each permit."""
+        """Say what became of an Attempt, exactly once for each permit.
+
+        One that was sent although it was REFUSED is counted in the figures, and nothing follows from it.
+        """
         if permit is Permit.PROBE:
             self._probing = False
         elif permit is Permit.PANIC:
@@ -144,7 +149,7 @@ class EndpointHealth:
             self._succeed(permit, result, now_s)
         elif not result.lagged:
             self._fail(permit, result.failure, result, now_s)
-        if self.in_flight > 0:
+        if permit is not Permit.REFUSED and self.in_flight > 0:
             self.in_flight -= 1
         self._fresh_until_s = -inf
 
@@ -356,15 +361,16 @@ class EndpointHealth:
     def _standing(self, now_s: float) -> tuple[Standing, float]:
         """What holds now, and until when. Of several reasons, the one that lasts longest."""
         parked_s, disabled_s, breaker = self._parking.until_s, self._disabled_until_s, self._breaker
+        taken_s = now_s + TAKEN_S if self._probing else 0.0
         if disabled_s is not None and (self._probing or now_s < disabled_s):
-            return "disabled", max(disabled_s, parked_s)
+            return "disabled", max(disabled_s, parked_s, taken_s)
         if now_s < parked_s and not (breaker.state == "open" and parked_s < breaker.until_s):
             return "parked", parked_s
         if disabled_s is not None:
             return "probing", disabled_s
         if breaker.state != "closed":
             free = breaker.is_due(now_s) and not self._probing
-            return "probing" if free else "open", breaker.until_s
+            return "probing" if free else "open", max(breaker.until_s, taken_s)
         if self._ratio.is_bad(now_s, least=RATIO_LEAST, share=RATIO_DEGRADED):
             return "degraded", 0.0
         return "degraded" if self._probe_down and self._uptime_share is None else "healthy", 0.0

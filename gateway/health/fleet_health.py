@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from gateway.health.budget import RetryBudget
 from gateway.health.endpoint import EndpointHealth, OnChange
-from gateway.health.uptime import MINUTES_MAX, MinuteRow
-from gateway.observation import UNOBSERVED, Observation
+from gateway.health.uptime import MINUTES_MAX
+from gateway.observation import UNOBSERVED, MinuteRow, Observation
 
 
 class Health:

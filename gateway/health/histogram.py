@@ -2,15 +2,17 @@
 
 import struct
 from collections.abc import Iterable, Sequence
-from math import log2
+from math import ceil, log2
 from typing import Final
 
-BUCKETS: Final = 32
+from gateway.observation import TTFT_BUCKET_S, TTFT_BUCKETS
+
+BUCKETS: Final = TTFT_BUCKETS
 PER_OCTAVE: Final = 2
-TTFT_FLOOR_S: Final = 0.01
-"""Where the first bucket of a histogram of times begins: the last one ends at 655 s."""
+TTFT_FLOOR_S: Final = TTFT_BUCKET_S
+"""Where the first bucket of a histogram of times ends. The last one begins at about 330 s."""
 PACE_FLOOR: Final = 0.1
-"""Where the first bucket of a histogram of tokens per second begins: the last one ends at 6,554."""
+"""Where the first bucket of a histogram of tokens per second ends. The last one begins at about 3,300."""
 _PACKED: Final = struct.Struct(f"<{BUCKETS}I")
 _COUNT_MAX: Final = (1 << 32) - 1
 
@@ -19,7 +21,7 @@ def bucket_of(value: float, floor: float) -> int:
     """Which bucket a value belongs to. The first and the last take what lies beyond them."""
     if value <= floor:
         return 0
-    place = int(PER_OCTAVE * log2(value / floor))
+    place = ceil(PER_OCTAVE * log2(value / floor))
     return place if place < BUCKETS else BUCKETS - 1
 
 
@@ -37,7 +39,7 @@ def quantiles(counts: Sequence[int], shares: Sequence[float], floor: float) -> t
     Args:
         counts: A histogram.
         shares: Between 0 and 1, ascending.
-        floor: Where its first bucket begins.
+        floor: Where its first bucket ends.
     """
     total = sum(counts)
     if not total:
@@ -50,7 +52,7 @@ def quantiles(counts: Sequence[int], shares: Sequence[float], floor: float) -> t
             below += counts[place]
             place += 1
         inside = (rank - below) / counts[place] if counts[place] else 0.0
-        found.append(floor * 2 ** ((place + min(max(inside, 0.0), 1.0)) / PER_OCTAVE))
+        found.append(floor * 2 ** ((place - 1 + min(max(inside, 0.0), 1.0)) / PER_OCTAVE))
     return tuple(found)
 
 

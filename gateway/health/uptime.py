@@ -10,42 +10,12 @@ from msgspec import Struct
 
 from gateway.health.histogram import BUCKETS, pack
 from gateway.health.kinds import COUNTED, FailureKind
+from gateway.observation import MinuteRow
 
 MINUTES_MAX: Final = 1440
 WINDOWS_MINUTES: Final = (5, 30, MINUTES_MAX)
 SAMPLES_MIN: Final = 20
 """A window with fewer answers says nothing."""
-
-
-class MinuteRow(Struct, frozen=True, gc=False):
-    """What one Endpoint did in one minute. Rows of the same Endpoint and minute add up."""
-
-    endpoint_id: str
-    minute: int
-    """Unix time in minutes."""
-    ok: int = 0
-    fail_connect: int = 0
-    fail_server: int = 0
-    """Broken and overloaded answers, and those to a key that is no good."""
-    fail_timeout: int = 0
-    """Nothing in time, before or behind the first token."""
-    fail_mid: int = 0
-    """Cut behind the first content."""
-    rate_limited: int = 0
-    client_err: int = 0
-    cancelled: int = 0
-    geo: int = 0
-    probe_ok: int = 0
-    probe_fail: int = 0
-    ttft_hist: bytes = b""
-    """Times to the first token (gateway/health/histogram.py `pack`)."""
-    tok_in: int = 0
-    tok_out: int = 0
-
-    @property
-    def bad(self) -> int:
-        """Answers that count against the Endpoint."""
-        return self.fail_connect + self.fail_server + self.fail_timeout + self.fail_mid
 
 
 class Share(Struct, frozen=True, gc=False):
@@ -157,8 +127,8 @@ class Uptime:
             return None
         counts, self._counts, self._fresh = self._counts, _Counts(), False
         return MinuteRow(
-            endpoint_id,
-            minute,
+            endpoint_id=endpoint_id,
+            minute=minute,
             ok=counts.ok,
             ttft_hist=pack(counts.ttft),
             tok_in=counts.tok_in,
@@ -170,7 +140,7 @@ class Uptime:
         """Take up what an earlier process kept, oldest first. `minute` is by the monotonic clock; negative is well."""
         slot = self._minute(minute)
         slot[1] += row.ok
-        slot[2] += row.bad
+        slot[2] += row.failed
 
     def _minute(self, minute: int) -> list[int]:
         if self._minutes and self._minutes[-1][0] >= minute:
