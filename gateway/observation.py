@@ -20,7 +20,7 @@ class Quantiles(Struct, frozen=True, gc=False):
     p99: float
 
 
-class Observation(Struct, frozen=True, gc=False):
+class Observation(Struct, frozen=True, gc=False, omit_defaults=True):
     """How an Endpoint is doing at one moment. What nobody measured yet is None, and counts as good."""
 
     standing: Standing = "healthy"

@@ -1,0 +1,1 @@
+"""Why a request was answered as it was: the record it leaves, its replay, and the words for people."""
