@@ -88,3 +88,25 @@ async def stage(
         config = config_of(*rows, route=route)
         running = await stack.enter_async_context(running_gateway(config, folder, env, limits=limits or shortened()))
         yield Stage(running, tuple(providers))
+
+
+def fan_config(urls: Mapping[str, str], good: Place, *, route: str = "policy: ordered", more: str = "") -> str:
+    """For each name a Route of that name: a provider of its own at that URL, then the one good provider for all.
+
+    So each request meets an Endpoint with no past, and what failed before does not decide where it goes.
+    """
+    lines = ["providers:", "  good:", f"    dialect: {good.dialect}"]
+    lines += [f"    base_url: {good.url}"] if good.url else []
+    lines += [f"    {good.more}"] if good.more else []
+    row = [
+        f"        context_tokens: {good.context_tokens}",
+        "        price: {input: 1, output: 2}",
+        f"        capabilities: [{', '.join(good.capabilities)}]",
+    ]
+    lines += ["    models:", "      up:", f"        serves: {good.serves}", *row, *([more] if more else [])]
+    for name, url in urls.items():
+        lines += [f"  {name}:", "    dialect: openai", f"    base_url: {url}", "    models:", "      up:"]
+        lines += [f"        serves: {name}-only", *row]
+    lines.append("routes:")
+    lines += [f"  {name}: {{{route}, endpoints: [{name}/up, good/up]}}" for name in urls]
+    return "\n".join([*lines, ""])

@@ -62,7 +62,7 @@ class FaultProxy:
     up: Faults = NO_FAULTS
     port: int = 0
     connections: int = 0
-    random: random.Random = field(default_factory=lambda: random.Random(7))
+    draw: random.Random = field(default_factory=lambda: random.Random(7))
     tasks: set["asyncio.Task[None] | None"] = field(default_factory=set)
 
     @property
@@ -131,7 +131,7 @@ class _Link:
             delivering.cancel()
 
     def _delay_s(self, faults: Faults, *, ended: bool) -> float:
-        draw = self._proxy.random
+        draw = self._proxy.draw
         delay_s = faults.latency_s + draw.uniform(-faults.jitter_s, faults.jitter_s)
         if draw.random() < faults.pause_chance:
             delay_s += faults.pause_s

@@ -80,7 +80,7 @@ class Told:
         assert sum("role" in choice["delta"] for choice in choices) == (1 if choices else 0)
         finished = [place for place, choice in enumerate(choices) if choice["finish_reason"]]
         assert len(finished) == (0 if self.error else 1)
-        assert all(not choice["delta"].get("content") for choice in choices[finished[0] + 1 :] if finished)
+        assert not any(choice["delta"].get("content") for place in finished for choice in choices[place + 1 :])
 
 
 async def listen(
