@@ -69,6 +69,8 @@ class Pretender(Protocol):
 
     streams: bool
     """Whether it ever answers in pieces."""
+    counts: bool
+    """Whether it says how many tokens an answer took."""
 
     def whole(self, said: Said) -> Reply:
         """An answer in one piece."""

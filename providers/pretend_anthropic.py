@@ -29,6 +29,7 @@ class PretendedAnthropic:
     """A server with `/messages`."""
 
     streams = True
+    counts = True
 
     def whole(self, said: Said) -> Reply:
         """One Message."""

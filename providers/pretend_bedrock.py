@@ -56,6 +56,7 @@ class _PretendedBedrock:
     """What both operations share."""
 
     streams = True
+    counts = True
 
     def refuse(self, trouble: Trouble) -> Reply | None:
         """An exception's status, name and message."""

@@ -25,6 +25,7 @@ class PretendedLocal:
     """A worker with one model."""
 
     streams = True
+    counts = True
 
     def whole(self, said: Said) -> Reply:
         """All lines at once."""

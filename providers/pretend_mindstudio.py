@@ -24,6 +24,7 @@ class PretendedMindStudio:
     """The `generateText` step."""
 
     streams = False
+    counts = False
 
     def whole(self, said: Said) -> Reply:
         """The result of a step."""

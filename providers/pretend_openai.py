@@ -77,6 +77,7 @@ class PretendedOpenAi:
     """
 
     streams = True
+    counts = True
 
     def __init__(self, errors: Mapping[Trouble, Error] = OPENAI_ERRORS) -> None:
         self._errors = errors
