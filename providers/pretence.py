@@ -88,8 +88,8 @@ class Pretender(Protocol):
         """The body of a 200 that holds an error and nothing else."""
         ...
 
-    def garble(self) -> bytes:
-        """One chunk of a stream that nobody can read, with whole ones before and behind it."""
+    def garble(self) -> bytes | None:
+        """One chunk of a stream that nobody can read, with whole ones before and behind it; None: it has none."""
         ...
 
     def prefill(self, body: bytes) -> str:

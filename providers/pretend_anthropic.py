@@ -78,7 +78,7 @@ class PretendedAnthropic:
         body = _error("overloaded_error", "Overloaded")
         return b"event: error\ndata: %b\n\n" % _encoder.encode(body) if stream else _encoder.encode(body)
 
-    def garble(self) -> bytes:
+    def garble(self) -> bytes | None:
         """An event whose JSON stops in the middle."""
         return b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"del\n\n'
 

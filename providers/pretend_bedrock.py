@@ -110,7 +110,7 @@ class PretendedConverse(_PretendedBedrock):
             closing=b"".join(closing),
         )
 
-    def garble(self) -> bytes:
+    def garble(self) -> bytes | None:
         """A sound frame around JSON that stops in the middle."""
         return _event("contentBlockDelta", b'{"contentBlockIndex":0,"delta":{"te')
 
@@ -142,7 +142,7 @@ class PretendedInvoke(_PretendedBedrock):
             closing=_wrapped(_encoder.encode(last)),
         )
 
-    def garble(self) -> bytes:
+    def garble(self) -> bytes | None:
         """A sound frame around JSON that stops in the middle."""
         return _wrapped(b'{"outputs":[{"te')
 

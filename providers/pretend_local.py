@@ -52,9 +52,9 @@ class PretendedLocal:
         """A line that says so."""
         return _line(t="error", status=503, code="local_worker_crashed", message="the local worker crashed")
 
-    def garble(self) -> bytes:
-        """A line that stops in the middle."""
-        return b'{"t":"text","choice":0,"te\n'
+    def garble(self) -> bytes | None:
+        """It is ours, on the same machine: its lines are whole, or its worker has crashed."""
+        return None
 
     def prefill(self, body: bytes) -> str:
         """The last message, where the request says that it is to be gone on from."""

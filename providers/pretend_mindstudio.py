@@ -45,9 +45,9 @@ class PretendedMindStudio:
         """An error where the output should be."""
         return _encoder.encode({"code": "internal", "message": "Something broke"})
 
-    def garble(self) -> bytes:
-        """Nothing: there are no chunks."""
-        return b""
+    def garble(self) -> bytes | None:
+        """There are no chunks."""
+        return None
 
     def prefill(self, body: bytes) -> str:
         """What the last turn of the one text says, if it is the assistant's."""

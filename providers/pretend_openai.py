@@ -114,7 +114,7 @@ class PretendedOpenAi:
         body = {"error": {"message": "Provider returned error", "code": 502, "type": "server_error"}}
         return _event(body) + DONE if stream else _encoder.encode(body)
 
-    def garble(self) -> bytes:
+    def garble(self) -> bytes | None:
         """A chunk whose JSON stops in the middle."""
         return b'data: {"id":"pretended","choices":[{"index":0,"delta":{"conte\n\n'
 

@@ -8,6 +8,8 @@ COMMANDS = {
     "serve": "Start the gateway.",
     "check": "Judge a configuration file, and say who is on.",
     "models": "List the models, what they cost, and which can answer.",
+    "drill": "Play every failure of providers against a configuration.",
+    "explain": "Show why a request went where it went, or where one would go.",
     "doctor": "Look for what is wrong with this installation.",
     "refresh": "Ask OpenRouter what has changed.",
     "import": "Convert another gateway's configuration, or a price list.",

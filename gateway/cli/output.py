@@ -43,6 +43,7 @@ def _print_rich(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.text import Text  # noqa: PLC0415
 
     styles = {"on": "green", "ok": "green", "off": "yellow", "warning": "yellow", "problem": "bold red"}
+    styles |= {"degraded": "bold red", "not possible here": "yellow"}
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=box.SIMPLE_HEAD)
     for column in columns:
         table.add_column(column, overflow="fold")
