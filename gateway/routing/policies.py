@@ -107,15 +107,20 @@ def price(entrants: Entrants) -> Ranking:
 
 
 def latency(entrants: Entrants) -> Ranking:
-    """The shortest time to the first token first; who was not measured yet gets its chance. Score: that time, in s."""
-    keys = [seen.ttft_s or 0.0 for seen in entrants.seen]
-    return keys, keys
+    """The shortest time to the first token first. Score: that time, in seconds."""
+    keys = [_untried(seen) if seen.ttft_s is None else seen.ttft_s for seen in entrants.seen]
+    return keys, [seen.ttft_s or 0.0 for seen in entrants.seen]
 
 
 def throughput(entrants: Entrants) -> Ranking:
-    """The most tokens per second first; who was not measured yet gets its chance. Score: tokens per second."""
-    keys = [float("-inf") if seen.tokens_per_s is None else -seen.tokens_per_s for seen in entrants.seen]
+    """The most tokens per second first. Score: tokens per second."""
+    keys = [_untried(seen) if seen.tokens_per_s is None else -seen.tokens_per_s for seen in entrants.seen]
     return keys, [seen.tokens_per_s or 0.0 for seen in entrants.seen]
+
+
+def _untried(seen: Observation) -> float:
+    """Who was not measured yet gets one request at a time before all others, unless it has only failed lately."""
+    return BEHIND + seen.in_flight if seen.outage or seen.in_flight else -BEHIND
 
 
 def ordered(entrants: Entrants) -> Ranking:
