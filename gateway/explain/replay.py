@@ -1,7 +1,6 @@
 """Deciding once more: from a Record and its Table the same Plan must come, in any process, at any later time. Pure."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from msgspec.structs import fields, replace
 
@@ -10,6 +9,7 @@ from gateway.explain.trace import decision_of
 from gateway.routing.candidate import Plan
 from gateway.routing.decide import decide
 from gateway.routing.table import Table
+from providers.json_values import elements
 
 
 def replay(record: Record, table: Table) -> Plan:
@@ -35,7 +35,6 @@ def _differences(recorded: Decision, replayed: Decision) -> Iterator[str]:
             yield f"{field.name}: it was {_words(before)}, it is {_words(now)}"
 
 
-def _words(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(getattr(one, "endpoint", str(one)) for one in value) or "nobody"
-    return str(value)
+def _words(value: object) -> str:
+    parts = elements(value)
+    return ", ".join(str(getattr(one, "endpoint", one)) for one in parts) if parts else str(value or "nothing")

@@ -76,7 +76,8 @@ class Packer:
 
     def _spell(self, trace: Trace) -> dict[str, msgspec.Raw]:
         """The Observations as JSON: those that did not change since the last Trace are not spelled out again."""
-        known, find, spelled = self._seen, trace.observations.get, {}
+        known, find = self._seen, trace.observations.get
+        spelled: dict[str, msgspec.Raw] = {}
         if len(known) > SEEN_MAX:
             known.clear()
         for row in trace.table.merged.rows:
