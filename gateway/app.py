@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,8 +15,11 @@ from gateway.config.catalogue import Catalogue, ProviderEntry
 from gateway.config.load import load
 from gateway.config.locations import home_folder
 from gateway.config.watch import Watcher
+from gateway.engine import Engine
 from gateway.errors import ConfigError
-from gateway.server.asgi import Application, Live, Snapshot
+from gateway.fleet import Fleet
+from gateway.health import Health
+from gateway.server.asgi import Application, Live
 from gateway.server.auth import Authenticator
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.run import ServerSettings
@@ -47,11 +51,14 @@ class Gateway:
         self._proxied: dict[str, AiohttpTransport] = {}
         self._signers: dict[tuple[str, str | None, str | None], AwsSigner] = {}
         self._local = LocalBackend(_local_models(catalogue), home=home)
-        self._off: dict[str, str] = {}
+        self._fleet = Fleet(catalogue, self._upstreams(catalogue), {})
         self._off_until_s = 0.0
         self.lifecycle = Lifecycle()
-        self.live = Live(self._snapshot(catalogue), self._off_now, self._local_status)
-        self.application = Application(self.live, self.lifecycle, limits)
+        self.health = Health(random.random)
+        self._watch_over(catalogue)
+        self.engine = Engine(self.health, unix_time_s=time.time, draw=random.random, limits=limits)
+        self.live = Live(_authenticator(catalogue), self._fleet_now, self._local_status)
+        self.application = Application(self.live, self.lifecycle, self.engine)
 
     async def start(self) -> None:
         """Start what must run before the first request. Loading a model goes on behind it."""
@@ -66,8 +73,10 @@ class Gateway:
 
     def replace(self, catalogue: Catalogue) -> None:
         """Swap a new configuration in. Requests on their way finish on the old one."""
-        old = self.live.snapshot.catalogue
-        self.live.snapshot = self._snapshot(catalogue)
+        old = self._fleet.catalogue
+        self.live.authenticator = _authenticator(catalogue)
+        self._fleet = Fleet(catalogue, self._upstreams(catalogue), self._fleet.off)
+        self._watch_over(catalogue)
         self._off_until_s = 0.0
         if catalogue.local_models != old.local_models:
             _log.warning("the local models changed: that takes effect with the next start")
@@ -76,16 +85,16 @@ class Gateway:
                 _log.warning("gateway.%s changed: that takes effect with the next start", setting)
         _log.info("%s was read anew", catalogue.path)
 
-    def _snapshot(self, catalogue: Catalogue) -> Snapshot:
-        gateway = catalogue.gateway
-        authenticator = Authenticator(
-            (key.reveal() for key in gateway.client_keys), hosts=gateway.hosts, bind_host=gateway.host
-        )
-        upstreams = {
+    def _upstreams(self, catalogue: Catalogue) -> dict[str, Upstream]:
+        return {
             endpoint.id: self._upstream(catalogue.providers[endpoint.provider])
             for endpoint in catalogue.endpoints.values()
         }
-        return Snapshot(catalogue, upstreams, authenticator)
+
+    def _watch_over(self, catalogue: Catalogue) -> None:
+        """Tell health which Endpoints there are, and which stand in for one another."""
+        self.health.keep(catalogue.endpoints)
+        self.health.set_routes({name: route.endpoints for name, route in catalogue.routes.items()})
 
     def _upstream(self, provider: ProviderEntry) -> Upstream:
         dialect = DIALECTS[provider.dialect]
@@ -114,14 +123,15 @@ class Gateway:
             self._proxied[proxy] = AiohttpTransport(proxy or None)
         return self._proxied[proxy]
 
-    def _off_now(self) -> Mapping[str, str]:
+    def _fleet_now(self) -> Fleet:
         now_s = time.monotonic()
         if now_s >= self._off_until_s:
             self._off_until_s = now_s + LOCAL_STATUS_AGE_S
-            off = off_endpoints(self.live.snapshot.catalogue, self._local_off())
-            if off != self._off:  # the same object means the same facts, to whoever keeps what follows from them
-                self._off = off
-        return self._off
+            fleet = self._fleet
+            off = off_endpoints(fleet.catalogue, self._local_off())
+            if off != fleet.off:  # the same object means the same facts, to whoever keeps what follows from them
+                self._fleet = Fleet(fleet.catalogue, fleet.upstreams, off)
+        return self._fleet
 
     def _local_off(self) -> dict[str, str]:
         return {status.name: status.reason for status in self._local.models() if not status.can_serve}
@@ -132,6 +142,11 @@ class Gateway:
             status.name: f"crashed: {status.reason}" if status.state == "crashed" else status.state
             for status in self._local.models()
         }
+
+
+def _authenticator(catalogue: Catalogue) -> Authenticator:
+    gateway = catalogue.gateway
+    return Authenticator((key.reveal() for key in gateway.client_keys), hosts=gateway.hosts, bind_host=gateway.host)
 
 
 def off_endpoints(catalogue: Catalogue, local_off: Mapping[str, str]) -> dict[str, str]:

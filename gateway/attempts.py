@@ -1,4 +1,4 @@
-"""What one try of one Endpoint is, and how long it may take."""
+"""What one try of one Endpoint is, how many there may be, and how long each may take. Pure."""
 
 from typing import Final, Literal
 
@@ -6,19 +6,42 @@ from msgspec import Struct
 
 from providers.base import Adaptation, Endpoint
 from providers.emulation import Emulated
+from providers.messages import Usage
 
 ATTEMPTS_MAX: Final = 6
+"""Of one request, on all Endpoints together; a last-resort local Candidate gets its Attempt besides."""
+ATTEMPTS_PER_ENDPOINT_MAX: Final = 2
+RETRYING_CLIENT_ATTEMPTS_MAX: Final = 2
+"""Where the client itself has come back already, as its SDK says: two layers of retries multiply."""
 FIRST_TOKEN_TIMEOUT_S: Final = 10.0
 """While another candidate is left."""
 LAST_FIRST_TOKEN_TIMEOUT_S: Final = 120.0
-"""When there is nobody else to ask."""
+"""The most when there is nobody else to ask."""
+LAST_FIRST_TOKEN_MIN_S: Final = 30.0
+REASONING_FIRST_TOKEN_TIMEOUT_S: Final = 120.0
+PROMPT_TOKENS_PER_S: Final = 10_000
+"""A prompt of this many tokens earns its Endpoint one second more before the first token."""
+LOCAL_PROMPT_TOKENS_PER_S: Final = 20
+"""The same on this machine's own processor, for the slowest that still makes sense."""
+LOCAL_FIRST_TOKEN_MIN_S: Final = 30.0
+LOCAL_FIRST_TOKEN_MAX_S: Final = 600.0
+USUAL_TIMES: Final = 3
+"""An Attempt may take this many times as long as is usual there."""
 IDLE_TIMEOUT_S: Final = 30.0
+RESCUE_IDLE_TIMEOUT_S: Final = 10.0
+"""Between two tokens, where another Endpoint could go on with the answer."""
+REASONING_IDLE_TIMEOUT_S: Final = 90.0
 WHOLE_TIMEOUT_S: Final = 600.0
+WHOLE_TIMEOUT_MIN_S: Final = 60.0
 TOTAL_TIMEOUT_S: Final = 600.0
 AFTER_FINISH_TIMEOUT_S: Final = 5.0
 """How long the usage and the end mark may take behind the last finish reason. It is complete without them."""
 
 Outcome = Literal["running", "ok", "failed", "cancelled"]
+Why = Literal["planned", "again", "repair", "rescue", "panic", "hedge"]
+"""planned: its turn came. again: the same Endpoint once more. repair: an emulated answer that was no good.
+rescue: goes on with an answer that was cut. panic: down as far as we know, but nothing else is left.
+hedge: asked because the first was slow to begin."""
 
 
 class Attempt(Struct):
@@ -27,22 +50,75 @@ class Attempt(Struct):
     number: int
     endpoint: Endpoint
     started_s: float
+    why: Why = "planned"
     outcome: Outcome = "running"
     code: str | None = None
     upstream_status: int | None = None
     duration_s: float = 0.0
+    ttft_s: float | None = None
+    """Until the first content."""
     followed: bool = False
     """Whether the answer was fetched from a URL that the provider gave."""
     emulated: tuple[Emulated, ...] = ()
     adapted: tuple[Adaptation, ...] = ()
+    usage: Usage | None = None
+    usage_estimated: bool = False
+    """Whether `usage` is our own estimate, because the provider hung up before it counted."""
+
+
+class Hints(Struct, frozen=True, gc=False):
+    """What a client says about its own patience."""
+
+    total_timeout_s: float | None = None
+    retries: int = 0
+    """How often it has asked the same before."""
+    session: str | None = None
+    """Which conversation this belongs to, where a header says so."""
+
+
+NO_HINTS: Final = Hints()
 
 
 class Limits(Struct, frozen=True):
-    """How long an Attempt may take, in seconds."""
+    """How long an Attempt may take, in seconds. A Route may have its own."""
 
     first_token_timeout_s: float = FIRST_TOKEN_TIMEOUT_S
     last_first_token_timeout_s: float = LAST_FIRST_TOKEN_TIMEOUT_S
     idle_timeout_s: float = IDLE_TIMEOUT_S
+    rescue_idle_timeout_s: float = RESCUE_IDLE_TIMEOUT_S
     after_finish_timeout_s: float = AFTER_FINISH_TIMEOUT_S
     whole_timeout_s: float = WHOLE_TIMEOUT_S
     total_timeout_s: float = TOTAL_TIMEOUT_S
+
+    def first_token_s(
+        self, endpoint: Endpoint, prompt_tokens: int, usual_p95_s: float | None, *, others: bool
+    ) -> float:
+        """How long the first token of a stream may take.
+
+        Args:
+            endpoint: Who is asked.
+            prompt_tokens: How long the prompt is; reading it takes time.
+            usual_p95_s: What 19 of 20 of its answers take to begin; None: not known.
+            others: Whether somebody else can be asked after it.
+        """
+        if endpoint.local:
+            reading_s = prompt_tokens / LOCAL_PROMPT_TOKENS_PER_S
+            return min(max(LOCAL_FIRST_TOKEN_MIN_S, reading_s), LOCAL_FIRST_TOKEN_MAX_S, self.total_timeout_s)
+        if not others:
+            usual_s = USUAL_TIMES * usual_p95_s if usual_p95_s is not None else self.last_first_token_timeout_s
+            return min(max(usual_s, LAST_FIRST_TOKEN_MIN_S), self.last_first_token_timeout_s)
+        if endpoint.capabilities.reasoning:
+            return max(self.first_token_timeout_s, REASONING_FIRST_TOKEN_TIMEOUT_S)
+        return self.first_token_timeout_s + prompt_tokens / PROMPT_TOKENS_PER_S
+
+    def idle_s(self, endpoint: Endpoint, *, rescuable: bool) -> float:
+        """How long the next token may take."""
+        if endpoint.capabilities.reasoning:
+            return max(self.idle_timeout_s, REASONING_IDLE_TIMEOUT_S)
+        return min(self.idle_timeout_s, self.rescue_idle_timeout_s) if rescuable else self.idle_timeout_s
+
+    def whole_s(self, usual_s: float | None) -> float:
+        """How long a whole answer may take, where one usually takes `usual_s`."""
+        if usual_s is None:
+            return self.whole_timeout_s
+        return min(max(USUAL_TIMES * usual_s, WHOLE_TIMEOUT_MIN_S), self.whole_timeout_s)

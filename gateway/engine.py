@@ -1,395 +1,267 @@
-"""One request: Plan -> Attempts -> Events. The only control flow over attempts.
+"""From a request to its Answer: names become Routes, the request becomes numbers, and the decision is asked for.
 
-The commit point is the first content event handed to the client of a stream; `Answer.committed` is that one boolean.
-Before it a retryable failure moves on to the next candidate and nothing of the failed attempt is seen; after it a
-failure ends the answer with an error, never with silence. A whole answer is handed over at its end, so it commits last.
+Everything that the decision depends on is gathered here and passed in, so that it can be recorded and made again.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
-from gateway.attempts import ATTEMPTS_MAX, Attempt, Limits, Outcome
-from gateway.errors import InvalidRequestError, NoEndpointError, most_useful
-from gateway.routing.plan import Plan
-from gateway.upstream import Upstream
-from gateway.watch import Watch
-from providers.base import Decoder, Endpoint, WireRequest, WireResponse
-from providers.elsewhere import may_follow
-from providers.emulation import Emulation, Repair, emulate
-from providers.errors import (
-    AnswerElsewhereError,
-    FirstTokenTimeoutError,
-    GarbledError,
-    ProviderError,
-    ServerError,
-    StalledError,
-    TruncatedError,
-)
-from providers.json_values import count_structure
-from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, ChoiceFinished, Event, UsageReported
-from providers.schema_validation import BadSchemaError, complaint
+from gateway.answer import Answer, Course
+from gateway.attempts import ATTEMPTS_MAX, NO_HINTS, RETRYING_CLIENT_ATTEMPTS_MAX, Hints, Limits
+from gateway.config.catalogue import Catalogue, Route
+from gateway.errors import CapabilityError, NoEndpointError
+from gateway.explain.record import Rescued
+from gateway.explain.trace import Sink, Trace
+from gateway.fleet import Fleet
+from gateway.health import Health
+from gateway.observation import Observation
+from gateway.routing.ask import Ask
+from gateway.routing.candidate import Plan
+from gateway.routing.decide import decide
+from gateway.routing.needs import count_images, needs
+from gateway.routing.preferences import parameters_of, read_preferences, requested_names, split_suffix
+from gateway.routing.resolve import resolve
+from gateway.routing.table import Table, prepare
+from gateway.turns import Turns
+from providers.messages import ChatRequest
+from providers.tokens import estimate_request
 
-ERROR_BODY_MAX_BYTES: Final = 64 * 1024
-HELD_EVENTS_MAX: Final = 200_000
-"""Events of a stream that are kept back before any may be sent."""
-BODY_MAX_BYTES: Final = 32 * 1024 * 1024
-BODY_STRUCTURE_MAX: Final = 1_000_000
-"""Commas, braces and brackets in a whole body. Three bytes of JSON can take a hundred bytes of memory."""
+EXCLUSIONS_SHOWN_MAX: Final = 8
+TARGETS_MAX: Final = 4096
+"""Combinations of names asked for whose Tables are kept."""
+USUAL_OUTPUT_TOKENS: Final = 300
+"""Of an answer, before a Route has had any."""
+USUAL_WEIGHT: Final = 0.05
+"""What one more answer counts for in the mean length of a Route's answers."""
 
 
-class Answer:
-    """The answer to one request, on its way through its Plan. Call `next` until it gives nothing."""
+class Target(Struct, frozen=True):
+    """What a combination of names stands for, worked out once."""
 
-    __slots__ = (
-        "_complete",
-        "_decoder",
-        "_emulation",
-        "_errors",
-        "_failure",
-        "_held",
-        "_left",
-        "_limits",
-        "_position",
-        "_repair",
-        "_response",
-        "_unfinished",
-        "_unix_time_s",
-        "_upstreams",
-        "_watch",
-        "attempts",
-        "committed",
-        "plan",
-        "request",
-        "stream",
-    )
+    routes: tuple[Route, ...]
+    suffix: str | None
+    table: Table
+    ids: tuple[str, ...]
+    """Of the Table's Endpoints."""
+    limits: Limits
+
+
+class Decision(Struct, frozen=True):
+    """A Plan, and all that it follows from."""
+
+    names: tuple[str, ...]
+    target: Target
+    ask: Ask
+    observations: Mapping[str, Observation]
+    now_s: float
+    unix_s: float
+    draw: float
+    plan: Plan
+
+
+class Engine:
+    """Answers requests. One for the life of the process; belongs to one event loop.
+
+    Args:
+        health: How the Endpoints are doing.
+        unix_time_s: The wall clock.
+        draw: At random, from 0 up to 1.
+        limits: How long Attempts may take, where a Route does not say.
+        sink: Where the record of each request goes.
+    """
 
     def __init__(
         self,
-        request: ChatRequest,
-        plan: Plan,
-        upstreams: Mapping[str, Upstream],
+        health: Health,
         *,
-        limits: Limits,
         unix_time_s: Callable[[], float],
-        loop: asyncio.AbstractEventLoop | None = None,
-        task: asyncio.Task[Any] | None = None,
+        draw: Callable[[], float],
+        limits: Limits | None = None,
+        sink: Sink | None = None,
     ) -> None:
-        self.request = request
-        self.plan = plan
-        self.stream = bool(request.stream)
-        self.attempts: list[Attempt] = []
-        self.committed = False
-        self._upstreams = upstreams
-        self._limits = limits
+        self.health = health
+        self._limits = limits or Limits()
         self._unix_time_s = unix_time_s
-        self._watch = Watch(limits.total_timeout_s, loop or asyncio.get_running_loop(), task)
-        self._position = 0
-        self._response: WireResponse | None = None
-        self._decoder: Decoder | None = None
-        self._emulation: Emulation | None = None
-        self._repair: Emulation | None = None
-        self._held: list[Event] = []
-        self._errors: list[ProviderError] = []
-        self._failure: ProviderError | None = None
-        self._complete = False
-        self._unfinished = 0
-        self._left: _Allowance | None = None
+        self._draw = draw
+        self._sink = sink
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._catalogue: Catalogue | None = None
+        self._off: Mapping[str, str] = {}
+        self._targets: dict[str | tuple[str, ...], Target] = {}
+        self._usual_output: dict[str, float] = {}
 
-    @property
-    def endpoint(self) -> Endpoint:
-        """The Endpoint that is answering, or answered last."""
-        return self.attempts[-1].endpoint
+    async def answer(
+        self,
+        request: ChatRequest,
+        fleet: Fleet,
+        *,
+        hints: Hints = NO_HINTS,
+        caller: str = "local",
+        surface: str = "",
+        generation_id: str = "",
+        task: asyncio.Task[Any] | None = None,
+    ) -> Answer:
+        """Decide, and begin: nothing is sent before the Answer's first `next`.
 
-    @property
-    def complete(self) -> bool:
-        """Whether the events handed over last were the last ones."""
-        return self._complete
-
-    @property
-    def skipped_chunks(self) -> int:
-        """Unreadable chunks that were passed over in this answer."""
-        return 0 if self._decoder is None else self._decoder.skipped_chunks
-
-    async def next(self) -> Sequence[Event]:
-        """The next events of the answer; none when it is complete.
-
-        Raises:
-            MixgateError: No candidate could answer, or the answer broke off after it was committed.
-        """
-        while True:
-            if self._failure is not None:
-                raise self._failure
-            if self._complete:
-                return ()
-            if self._response is None:
-                await self._open_next()
-                continue
-            events = await self._read()
-            if events and isinstance(events[-1], AnswerFailed):
-                self._end_failed(events.pop())
-                if not self.committed:
-                    self._held.clear()
-                    continue
-            if self._held or not self.committed:
-                events = self._hold(events)
-                if events and isinstance(events[-1], AnswerFailed):  # an emulation that came to nothing
-                    self._complete = False
-                    self._end_failed(events.pop())
-                    continue
-            if events:
-                return events
-
-    def close(self) -> None:
-        """Stop, wherever it is. Idempotent. A client that left is nobody's failure."""
-        self._watch.disarm()
-        if self._response is not None:
-            self._response.close()
-            self._response = None
-        if self.attempts and self.attempts[-1].outcome == "running":
-            self._settle("cancelled", "cancelled")
-
-    def _hold(self, events: list[Event]) -> list[Event]:
-        """Keep events back until there is content to commit to (stream) or the answer is complete (whole, emulated)."""
-        self._held.extend(events)
-        if self._complete:
-            return self._settle_held()
-        if len(self._held) > HELD_EVENTS_MAX:
-            self._held.clear()
-            return [AnswerFailed(GarbledError("the provider sent too many steps of an answer"))]
-        streaming = self.stream and self._emulation is None
-        if streaming and any(isinstance(event, CONTENT_EVENTS) for event in events):
-            self.committed = True
-            if self._unfinished > 0:
-                self._watch.arm(self._limits.idle_timeout_s, StalledError)
-            held, self._held = self._held, []
-            return held
-        return []
-
-    def _settle_held(self) -> list[Event]:
-        """All events of a complete answer; nothing where its emulation wants to ask once more."""
-        held, self._held = self._held, []
-        if self._emulation is None:
-            self.committed = True
-            return held
-        try:
-            settled = self._emulation.settle(held, complaint)
-        except BadSchemaError as error:
-            param = "tools" if "tools" in self._emulation.emulated else "response_format"
-            raise InvalidRequestError(str(error), param=param) from error
-        if isinstance(settled, Repair):
-            self._repair = msgspec.structs.replace(self._emulation, request=settled.request, repaired=True)
-            self._complete = False
-            return []
-        self.committed = not (settled and isinstance(settled[-1], AnswerFailed))
-        return settled
-
-    async def _open_next(self) -> None:
-        """Start the next Attempt.
+        Args:
+            request: What is asked.
+            fleet: Who may be asked.
+            hints: The client's own patience.
+            caller: Whose request it is, by name.
+            surface: The API by which it came, for its record.
+            generation_id: Its name, for its record.
+            task: The one that will read the Answer, where it is known.
 
         Raises:
-            MixgateError: There is none left.
+            MixgateError: No such model, nothing on to serve it, or nothing that can do what is asked.
         """
-        endpoint = self._next_endpoint()
-        upstream = self._upstreams[endpoint.id]
-        emulation = self._emulation
-        asked = self.request if emulation is None else emulation.request
-        attempt = Attempt(len(self.attempts) + 1, endpoint, self._watch.now_s())
-        attempt.emulated = () if emulation is None else emulation.emulated
-        self.attempts.append(attempt)
-        try:
-            wire = upstream.authorize(upstream.dialect.encode(asked, endpoint, stream=self.stream))
-            attempt.adapted = wire.adapted
-            if upstream.signer is not None:
-                wire = await upstream.signer.sign(wire, now_unix_s=self._unix_time_s())
-            response = await self._send(wire, upstream)
-        except ProviderError as error:
-            self._end_failed(AnswerFailed(error))
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        decision = self._decide(request, fleet, loop.time())
+        plan, limits = decision.plan, decision.target.limits
+        if not plan.candidates and not plan.resting:
+            raise _refusal(plan)
+        total_s = limits.total_timeout_s
+        if hints.total_timeout_s is not None:
+            total_s = min(total_s, hints.total_timeout_s)
+        budget = self.health.retries_of(plan.route)
+        turns = Turns(
+            plan,
+            self.health,
+            budget,
+            now_s=decision.now_s,
+            total_s=total_s,
+            draw=decision.draw,
+            attempts_max=RETRYING_CLIENT_ATTEMPTS_MAX if hints.retries else ATTEMPTS_MAX,
+        )
+
+        def end(answer: Answer) -> None:
+            turns.end()
+            self._note_end(answer, decision, caller, surface, generation_id)
+
+        course = Course(
+            plan=plan,
+            turns=turns,
+            fleet=fleet,
+            health=self.health,
+            limits=limits,
+            deadline_s=decision.now_s + total_s,
+            prompt_tokens=decision.ask.prompt_tokens,
+            unix_time_s=self._unix_time_s,
+            loop=loop,
+            task=task,
+            caller=caller,
+            ended=end,
+        )
+        return Answer(request, course)
+
+    def explain(
+        self, request: ChatRequest, fleet: Fleet, *, hints: Hints = NO_HINTS, caller: str = "local"
+    ) -> Decision:
+        """What would be decided for a request now. Nothing is sent, and nothing counted.
+
+        Raises:
+            MixgateError: No such model, or a wish that makes no sense.
+        """
+        del hints, caller
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        return self._decide(request, fleet, loop.time())
+
+    def _decide(self, request: ChatRequest, fleet: Fleet, now_s: float) -> Decision:
+        target = self._target(request, fleet)
+        table = target.table
+        preferences = read_preferences(request, target.suffix)
+        ask = Ask(
+            needed=needs(request),
+            prompt_tokens=estimate_request(request),
+            output_tokens=request.output_limit_tokens,
+            expected_output_tokens=round(self._usual_output.get(table.route, USUAL_OUTPUT_TOKENS)),
+            images=count_images(request),
+            stream=bool(request.stream),
+            parameters=parameters_of(request) if preferences.require_parameters else (),
+            preferences=preferences,
+        )
+        observe = self.health.observe
+        observations = {name: observe(name, now_s) for name in target.ids}
+        draw, unix_s = self._draw(), self._unix_time_s()
+        plan = decide(table, ask, observations, now_s=now_s, draw=draw, now_utc=datetime.fromtimestamp(unix_s, tz=UTC))
+        return Decision(requested_names(request), target, ask, observations, now_s, unix_s, draw, plan)
+
+    def _target(self, request: ChatRequest, fleet: Fleet) -> Target:
+        """The Routes asked for and their Table, kept for as long as nothing that they depend on changes."""
+        if fleet.catalogue is not self._catalogue or fleet.off is not self._off:
+            self._catalogue, self._off = fleet.catalogue, fleet.off
+            self._targets.clear()
+        key = request.model if not request.models else (request.model, *request.models)
+        target = self._targets.get(key)
+        if target is None:
+            target = self._find(requested_names(request), fleet)
+            if len(self._targets) >= TARGETS_MAX:
+                self._targets.clear()
+            self._targets[key] = target
+        return target
+
+    def _find(self, names: tuple[str, ...], fleet: Fleet) -> Target:
+        catalogue = fleet.catalogue
+        routes = tuple(resolve(name, catalogue) for name in names)
+        base, suffix = split_suffix(names[0])
+        if suffix is not None and catalogue.find_route(base) != routes[0]:
+            suffix = None  # it is a part of the name after all
+        table = prepare(routes, catalogue, fleet.off)
+        changes = {
+            name: value for name, value in msgspec.structs.asdict(routes[0].timeouts).items() if value is not None
+        }
+        limits = msgspec.structs.replace(self._limits, **changes) if changes else self._limits
+        return Target(routes, suffix, table, tuple(row.id for row in table.merged.rows), limits)
+
+    def _note_end(self, answer: Answer, decision: Decision, caller: str, surface: str, generation_id: str) -> None:
+        attempts = answer.attempts
+        usage = attempts[-1].usage if attempts else None
+        if answer.complete and usage is not None and usage.output_tokens:
+            route = decision.plan.route
+            known = self._usual_output.get(route)
+            if known is not None or route in self._catalogue_routes():
+                before = USUAL_OUTPUT_TOKENS if known is None else known
+                self._usual_output[route] = before + USUAL_WEIGHT * (usage.output_tokens - before)
+        if self._sink is None:
             return
-        attempt.upstream_status = response.status
-        upstream.note_limits(response.headers, attempt.started_s, self._unix_time_s)
-        if 200 <= response.status < 300:
-            self._response = response
-            self._unfinished = asked.n or 1
-            # A server that answers a stream's request with one JSON body is understood all the same.
-            as_stream = self.stream and not response.headers.get("content-type", "").startswith("application/json")
-            self._left = None if as_stream or response.body is not None else _Allowance()
-            self._decoder = upstream.dialect.decoder(endpoint, stream=as_stream, headers=response.headers)
-            return
-        self._response = response
-        body = await self._read_error(response)
-        meaning = upstream.dialect.error(response.status, response.headers, body, now_unix_s=self._unix_time_s())
-        self._end_failed(AnswerFailed(meaning))
+        failure, rescued = answer.failure, answer.rescued
+        self._sink.put(
+            Trace(
+                id=generation_id,
+                unix_s=decision.unix_s,
+                requested=decision.names,
+                surface=surface,
+                caller=caller,
+                ask=decision.ask,
+                table=decision.target.table,
+                observations=decision.observations,
+                draw=decision.draw,
+                now_s=decision.now_s,
+                now_utc=datetime.fromtimestamp(decision.unix_s, tz=UTC),
+                catalogue="" if self._catalogue is None else self._catalogue.digest,
+                plan=decision.plan,
+                attempts=attempts,
+                outcome="ok" if answer.complete else "cancelled" if failure is None else "failed",
+                code=None if failure is None else failure.code,
+                ended_s=decision.now_s if self._loop is None else self._loop.time(),
+                rescued=None
+                if rescued is None
+                else Rescued(rescued.by, rescued.cut, rescued.continued, rescued.after_chars),
+            )
+        )
 
-    def _next_endpoint(self) -> Endpoint:
-        """Whom to ask now: the same again for a repair, else the next candidate.
-
-        Raises:
-            MixgateError: There is none left.
-        """
-        if self._repair is not None:
-            self._emulation, self._repair = self._repair, None
-            return self.endpoint
-        candidates = self.plan.candidates
-        if self._position >= min(len(candidates), ATTEMPTS_MAX) or (self._errors and self._watch.is_over()):
-            raise most_useful(self._errors) if self._errors else NoEndpointError("nothing is left to ask")
-        endpoint = candidates[self._position]
-        self._position += 1
-        self._emulation = emulate(self.request, endpoint.capabilities) if self.plan.emulate else None
-        return endpoint
-
-    async def _send(self, wire: WireRequest, upstream: Upstream) -> WireResponse:
-        others = self._position < min(len(self.plan.candidates), ATTEMPTS_MAX)
-        limits = self._limits
-        if not wire.stream:
-            limit_s = limits.whole_timeout_s
-        else:
-            limit_s = limits.first_token_timeout_s if others else limits.last_first_token_timeout_s
-        self._watch.arm(limit_s, FirstTokenTimeoutError)
-        sending = upstream.transport.send(wire, connect_timeout_s=upstream.connect_timeout_s)
-        return await self._watch.guard(sending)
-
-    async def _read(self) -> list[Event]:
-        """The next events of the running Attempt."""
-        response, decoder = self._response, self._decoder
-        assert response is not None  # noqa: S101 (next() opened it)
-        assert decoder is not None  # noqa: S101 (next() opened it)
-        data = response.body
-        if data is not None:
-            if len(data) > BODY_STRUCTURE_MAX and not _Allowance().covers(data):
-                return [AnswerFailed(GarbledError(_TOO_MUCH))]
-            events = decoder.feed(data)
-        else:
-            try:
-                data = await self._watch.guard(response.read())
-            except ProviderError as error:
-                if self._unfinished > 0:
-                    return [AnswerFailed(error)]
-                data = b""  # every choice has its finish reason: nothing that matters can be missing
-            if self._left is not None and not self._left.covers(data):
-                return [AnswerFailed(GarbledError(_TOO_MUCH))]
-            events = decoder.feed(data) if data else []
-            if events and self._unfinished > 0:
-                self._note_progress(events)
-            if data and not decoder.ended:
-                return events
-        failure = self._end_of_body(decoder, events)
-        if failure is not None and isinstance(failure.error, AnswerElsewhereError):
-            return events[:-1] + await self._follow(failure.error)
-        if failure is None:
-            response.close(ended=True)
-            self._response = None
-            self._complete = True
-            self._watch.disarm()
-            self._settle("ok", None)
-        return events
-
-    def _end_of_body(self, decoder: Decoder, events: list[Event]) -> AnswerFailed | None:
-        """Add what the end of the body means to `events`; gives the failure among them, if there is one."""
-        last = decoder.finish()
-        events += last
-        if events and isinstance(events[-1], AnswerFailed):
-            return events[-1]
-        if not self._misses_choices(decoder, last):
-            return None
-        failure = AnswerFailed(TruncatedError("the provider's stream ended before every choice was complete"))
-        events.append(failure)
-        return failure
-
-    def _misses_choices(self, decoder: Decoder, last: list[Event]) -> bool:
-        """Whether a stream of several choices stopped, without saying that this was all, before each had its end."""
-        if not self.stream or decoder.ended or (self.request.n or 1) == 1:
-            return False
-        if any(one.param == "n" and one.action == "dropped" for one in self.attempts[-1].adapted):
-            return False
-        return self._unfinished > sum(type(event) is ChoiceFinished for event in last)
-
-    def _note_progress(self, events: list[Event]) -> None:
-        """The provider goes on; once every choice is finished, only the end may still come, and soon."""
-        self._watch.progress()
-        # While several choices run, the end of one may come before more of another.
-        if self._unfinished > 1 or type(events[-1]) in _MAY_FINISH:
-            self._unfinished -= sum(type(event) is ChoiceFinished for event in events)
-            if self._unfinished <= 0:
-                self._watch.arm(self._limits.after_finish_timeout_s, StalledError)
-
-    async def _follow(self, elsewhere: AnswerElsewhereError) -> list[Event]:
-        """Go on reading at a URL that the provider gave: once, and only where it is configured to leave answers."""
-        attempt = self.attempts[-1]
-        if attempt.followed or not may_follow(elsewhere.url, attempt.endpoint):
-            return [AnswerFailed(elsewhere)]
-        attempt.followed = True
-        upstream = self._upstreams[attempt.endpoint.id]
-        if self._response is not None:
-            self._response.close(ended=True)
-        # Without our key: whoever keeps the answer is not who the key is for.
-        wire = WireRequest(url=elsewhere.url, body=b"", headers={"accept": "application/json"}, method="GET")
-        try:
-            self._response = response = await self._send(wire, upstream)
-        except ProviderError as error:
-            return [AnswerFailed(error)]
-        if response.status != 200:
-            message = f"the answer that the provider left elsewhere could not be fetched (HTTP {response.status})"
-            return [AnswerFailed(ServerError(message, upstream_status=response.status))]
-        self._decoder = upstream.dialect.decoder(attempt.endpoint, stream=False, headers=response.headers)
-        return []
-
-    async def _read_error(self, response: WireResponse) -> bytes:
-        """What a non-2xx answer says, as far as it is worth reading."""
-        if response.body is not None:
-            return response.body[:ERROR_BODY_MAX_BYTES]
-        parts: list[bytes] = []
-        size_bytes = 0
-        try:
-            while size_bytes < ERROR_BODY_MAX_BYTES and (data := await self._watch.guard(response.read())):
-                parts.append(data)
-                size_bytes += len(data)
-        except ProviderError:
-            pass  # its status alone decides; what it still had to say was cut off
-        return b"".join(parts)
-
-    def _end_failed(self, event: Event) -> None:
-        """Book a failed Attempt, and decide whether the next candidate may try."""
-        assert isinstance(event, AnswerFailed)  # noqa: S101 (the caller looked)
-        error = event.error
-        if not isinstance(error, ProviderError):
-            error = ServerError("the provider's answer could not be understood")
-        self._upstreams[self.attempts[-1].endpoint.id].redact(error)
-        self._watch.disarm()
-        if self._response is not None:
-            self._response.close()
-            self._response = None
-        self._errors.append(error)
-        self._settle("failed", error.code)
-        if self.committed or not error.retryable:
-            self._failure = error
-
-    def _settle(self, outcome: Outcome, code: str | None) -> None:
-        attempt = self.attempts[-1]
-        attempt.outcome = outcome
-        attempt.code = code
-        attempt.duration_s = self._watch.now_s() - attempt.started_s
+    def _catalogue_routes(self) -> Mapping[str, Route]:
+        return {} if self._catalogue is None else self._catalogue.routes
 
 
-class _Allowance:
-    """How much of one whole body is still acceptable. Streams are judged event by event instead."""
-
-    __slots__ = ("_size_bytes", "_structure")
-
-    def __init__(self) -> None:
-        self._size_bytes = BODY_MAX_BYTES
-        self._structure = BODY_STRUCTURE_MAX
-
-    def covers(self, data: bytes) -> bool:
-        """Take these bytes off. False once it is too much."""
-        self._size_bytes -= len(data)
-        self._structure -= count_structure(data)
-        return self._size_bytes >= 0 and self._structure >= 0
-
-
-_TOO_MUCH = "the provider's answer is larger than any answer is"
-
-_MAY_FINISH = frozenset({ChoiceFinished, UsageReported})
-"""What the events of a last chunk end with."""
+def _refusal(plan: Plan) -> CapabilityError | NoEndpointError:
+    """Why nothing may be asked at all."""
+    reasons = "; ".join(f"{one.endpoint}: {one.reason}" for one in plan.excluded[:EXCLUSIONS_SHOWN_MAX])
+    if any(one.code not in ("off", "retired") for one in plan.excluded):
+        return CapabilityError(f"no endpoint of {plan.route!r} can do what is asked. {reasons}")
+    return NoEndpointError(f"nothing can answer for {plan.route!r} now. {reasons or 'It has no endpoint.'}")

@@ -11,7 +11,9 @@
         ├── MethodNotAllowedError  the path is right, the method is not
         ├── ModelNotFoundError     no Model of that name
         ├── CapabilityError        nothing that is on can do what is asked
+        ├── PromptTooLongError     the prompt fits nowhere
         ├── NoEndpointError        a known Model with nothing on to serve it
+        ├── RestingError           everything that could answer was asked to be left alone for a while
         ├── OverCapacityError      we are full
         └── ShuttingDownError      we are draining
 
@@ -136,6 +138,20 @@ class CapabilityError(RefusalError):
     """Nothing that is on can do what is asked (tools, a modality); the message says what each Endpoint lacks."""
 
     code: ClassVar[str] = "unsupported"
+
+
+class RestingError(RefusalError):
+    """Everything that could answer failed too often or asked to be left alone; `retry_after_s` says for how long."""
+
+    code: ClassVar[str] = "temporarily_unavailable"
+    status: ClassVar[int] = 503
+    type: ClassVar[str] = "api_error"
+
+
+class PromptTooLongError(RefusalError):
+    """The prompt, with the answer asked for, fits nowhere; the message has the numbers and what would fit."""
+
+    code: ClassVar[str] = "context_length_exceeded"
 
 
 class OverCapacityError(RefusalError):

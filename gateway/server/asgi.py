@@ -5,71 +5,53 @@ Raw because a framework costs more than all of our own work on a request (docs/a
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
 
-from gateway.attempts import Limits
-from gateway.config.catalogue import Catalogue
+from gateway.answer import Answer
 from gateway.cost_check import CostCheck
-from gateway.engine import Answer
-from gateway.errors import (
-    CapabilityError,
-    InvalidRequestError,
-    MethodNotAllowedError,
-    NoEndpointError,
-    NotFoundError,
-)
-from gateway.routing.plan import Plan, Planner, keeping_parameters, needs
+from gateway.engine import Engine
+from gateway.errors import InvalidRequestError, MethodNotAllowedError, NoEndpointError, NotFoundError
+from gateway.fleet import Fleet
 from gateway.routing.resolve import resolve
 from gateway.server.auth import Authenticator
 from gateway.server.chat import ChatReply
+from gateway.server.client_hints import read_hints
 from gateway.server.errors import error_answer, error_headers
-from gateway.server.exchange import FIELDS, ON_DISCONNECT, Receive, Scope, Send
+from gateway.server.exchange import FIELDS, ON_DISCONNECT, SEND_WHOLE, Receive, Scope, Send
 from gateway.server.ids import GenerationIds
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.models import list_models, model_entry
 from gateway.server.openai_request import SMALL_BODY_BYTES, check_structure, decode_chat
-from gateway.upstream import Upstream
-from providers.base import Adaptation, Endpoint
-from providers.errors import MixgateError, ProviderError
+from providers.errors import MixgateError
 from providers.messages import ChatRequest
 
 SURFACES: Final = ("/v1", "/api/v1")
 """OpenAI's base path and OpenRouter's."""
-EXCLUSIONS_SHOWN_MAX: Final = 8
 DECODING_THREADS_MAX: Final = 2
 """Threads that take large bodies apart, so that small requests need not wait for them."""
-
-
-class Snapshot(Struct, frozen=True):
-    """All that a request needs to know of the configuration. A reload makes a new one; running requests keep theirs."""
-
-    catalogue: Catalogue
-    upstreams: Mapping[str, Upstream]
-    authenticator: Authenticator
 
 
 class Live:
     """What may change under a running server."""
 
-    __slots__ = ("local_status", "off", "snapshot")
+    __slots__ = ("authenticator", "fleet", "local_status")
 
     def __init__(
-        self,
-        snapshot: Snapshot,
-        off: Callable[[], Mapping[str, str]],
-        local_status: Callable[[], Mapping[str, str]],
+        self, authenticator: Authenticator, fleet: Callable[[], Fleet], local_status: Callable[[], Mapping[str, str]]
     ) -> None:
-        self.snapshot = snapshot
-        self.off = off
-        """Endpoints that cannot answer now, by id, with the reason."""
+        self.authenticator = authenticator
+        self.fleet = fleet
+        """Who may be asked now."""
         self.local_status = local_status
         """State of each local model in words, for /readyz."""
 
+
+CALLER: Final = "mixgate.caller"
+"""Scope member: whoever sent the request."""
 
 _Route = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -77,13 +59,12 @@ _Route = Callable[[Scope, Receive, Send], Awaitable[None]]
 class Application:
     """Answers every request of a server."""
 
-    def __init__(self, live: Live, lifecycle: Lifecycle, limits: Limits | None = None) -> None:
+    def __init__(self, live: Live, lifecycle: Lifecycle, engine: Engine) -> None:
         self._live = live
         self._lifecycle = lifecycle
-        self._limits = limits or Limits()
+        self._engine = engine
         self._ids = GenerationIds()
         self._costs = CostCheck()
-        self._planner = Planner()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._decoding = ThreadPoolExecutor(DECODING_THREADS_MAX, "decode")
         self._routes: dict[str, tuple[str, _Route]] = {
@@ -97,7 +78,7 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         try:
-            self._live.snapshot.authenticator.check(scope)
+            scope[CALLER] = self._live.authenticator.check(scope)
             await self._find(scope)(scope, receive, send)
         except MixgateError as error:
             await _send_error(send, error)
@@ -127,12 +108,13 @@ class Application:
         await _send_json(send, body, 200 if ready else 503)
 
     async def _models(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        await _send_json(send, list_models(self._live.snapshot.catalogue, self._live.off()))
+        fleet = self._live.fleet()
+        await _send_json(send, list_models(fleet.catalogue, fleet.off))
 
     async def _model(self, scope: Scope, _receive: Receive, send: Send) -> None:
         name = str(scope["path"]).partition("/models/")[2]
-        catalogue = self._live.snapshot.catalogue
-        entry = model_entry(resolve(name, catalogue), catalogue, self._live.off())
+        fleet = self._live.fleet()
+        entry = model_entry(resolve(name, fleet.catalogue), fleet.catalogue, fleet.off)
         if entry is None:
             raise NoEndpointError(f"{name[:100]!r} is configured, but nothing can answer for it now", param="model")
         await _send_json(send, entry)
@@ -144,26 +126,29 @@ class Application:
         assert task is not None  # noqa: S101 (we are in it)
         _require_json(scope)
         request = await self._read_chat(receive)
-        snapshot = self._live.snapshot
-        answer = Answer(
+        fleet = self._live.fleet()
+        openrouter = scope["path"].startswith("/api/")
+        generation_id = self._ids.mint()
+        answer = await self._engine.answer(
             request,
-            self._plan(request, snapshot),
-            snapshot.upstreams,
-            limits=self._limits,
-            unix_time_s=time.time,
-            loop=self._loop,
+            fleet,
+            hints=read_hints(scope[FIELDS], stream=bool(request.stream)),
+            caller=scope[CALLER].name,
+            surface="openrouter" if openrouter else "openai",
+            generation_id=generation_id,
             task=task,
         )
         reply = ChatReply(
             answer,
             send,
-            generation_id=self._ids.mint(),
+            send_whole=scope.get(SEND_WHOLE),
+            generation_id=generation_id,
             created_unix_s=int(time.time()),
-            openrouter=scope["path"].startswith("/api/"),
+            openrouter=openrouter,
         )
         await self._run(scope, answer, reply, task)
         if reply.usage is not None and reply.usage.cost_in_nusd is not None:  # the client has its answer by now
-            overrides = snapshot.catalogue.price_overrides.get(answer.endpoint.id, ())
+            overrides = fleet.catalogue.price_overrides.get(answer.endpoint.id, ())
             self._costs.compare(answer.endpoint, overrides, reply.usage)
 
     async def _read_chat(self, receive: Receive) -> ChatRequest:
@@ -204,35 +189,6 @@ class Application:
         finally:
             answer.close()
             self._lifecycle.forget(expired.raise_)
-
-    def _plan(self, request: ChatRequest, snapshot: Snapshot) -> Plan:
-        """The Plan for a request.
-
-        Raises:
-            MixgateError: No such model, nothing on to serve it, or nothing that can do what is asked.
-        """
-        catalogue = snapshot.catalogue
-        route = resolve(request.model, catalogue)
-        planned = self._planner.plan(route, needs(request), catalogue, self._live.off())
-        if request.provider and request.provider.get("require_parameters") is True:
-            planned = keeping_parameters(planned, lambda endpoint: _adaptations(request, snapshot, endpoint))
-        if planned.candidates:
-            return planned
-        reasons = "; ".join(
-            f"{exclusion.endpoint}: {exclusion.reason}" for exclusion in planned.excluded[:EXCLUSIONS_SHOWN_MAX]
-        )
-        if any(exclusion.code not in ("off", "retired") for exclusion in planned.excluded):
-            raise CapabilityError(f"no endpoint of {route.name!r} can do what is asked. {reasons}")
-        raise NoEndpointError(f"nothing can answer for {route.name!r} now. {reasons or 'It has no endpoint.'}")
-
-
-def _adaptations(request: ChatRequest, snapshot: Snapshot, endpoint: Endpoint) -> Sequence[Adaptation]:
-    """What would become of a request at an Endpoint: its dialect is asked, which is pure."""
-    dialect = snapshot.upstreams[endpoint.id].dialect
-    try:
-        return dialect.encode(request, endpoint, stream=bool(request.stream)).adapted
-    except ProviderError as error:
-        return (Adaptation(error.param or "the request", "dropped"),)
 
 
 class _Flag:

@@ -5,10 +5,13 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from gateway.engine import Answer
+import msgspec
+
+from gateway.answer import Answer
 from gateway.errors import ShuttingDownError
+from gateway.server.answer_head import header_block
 from gateway.server.errors import error_answer, error_headers
-from gateway.server.exchange import Send
+from gateway.server.exchange import Send, SendWhole
 from gateway.server.openai_answer import PING, AnswerHead, ChunkEncoder, error_chunk, whole_answer
 from providers.errors import MixgateError
 from providers.messages import AnswerStarted, Event, Usage, UsageReported
@@ -32,6 +35,7 @@ class ChatReply:
         "_openrouter",
         "_pinging",
         "_send",
+        "_send_whole",
         "_sending",
         "_started",
         "_timer",
@@ -39,10 +43,18 @@ class ChatReply:
     )
 
     def __init__(
-        self, answer: Answer, send: Send, *, generation_id: str, created_unix_s: int, openrouter: bool
+        self,
+        answer: Answer,
+        send: Send,
+        *,
+        generation_id: str,
+        created_unix_s: int,
+        openrouter: bool,
+        send_whole: SendWhole | None = None,
     ) -> None:
         self._answer = answer
         self._send = send
+        self._send_whole = send_whole or self._send_in_two
         self._id = generation_id
         self._created_unix_s = created_unix_s
         self._openrouter = openrouter
@@ -65,9 +77,7 @@ class ChatReply:
         answer = self._answer
         events: Sequence[Event] = await answer.next()
         body = whole_answer(self._head(), events, self._notes())
-        headers = [(b"content-type", b"application/json"), *self._explain()]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+        await self._send_whole(200, b"content-type: application/json\r\n" + header_block(self._explain()), body)
         counted = [event.usage for event in events if isinstance(event, UsageReported)]
         self.usage = counted[-1] if counted else None
 
@@ -94,12 +104,17 @@ class ChatReply:
         answer = self._answer
         body = error_answer(error, answer.attempts)
         if not self._started:
-            headers = [*error_headers(error), *self._explain()]
-            await self._send({"type": "http.response.start", "status": error.status, "headers": headers})
-            await self._send({"type": "http.response.body", "body": body})
+            await self._send_whole(error.status, header_block((*error_headers(error), *self._explain())), body)
             return
         chunk = error_chunk(body, self._head() if self._openrouter else None, error)
         await self._send({"type": "http.response.body", "body": chunk})
+
+    async def _send_in_two(self, status: int, block: bytes, body: bytes) -> None:
+        """For a server that knows nothing better than ASGI's two messages."""
+        lines = (line.split(b": ", 1) for line in block.split(b"\r\n") if line)
+        headers = [(name, value) for name, value in lines]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
 
     async def shut_down(self) -> None:
         """The drain limit has passed: end the answer now, and say so."""
@@ -146,6 +161,8 @@ class ChatReply:
             notes["skipped_chunks"] = answer.skipped_chunks
         if answer.attempts[-1].emulated:
             notes["emulated"] = list(answer.attempts[-1].emulated)
+        if answer.rescued is not None:
+            notes["rescued"] = msgspec.to_builtins(answer.rescued)
         return notes
 
     def _head(self) -> AnswerHead:

@@ -23,6 +23,8 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+SendWhole = Callable[[int, bytes, bytes], Awaitable[None]]
+"""Status, header block, body: `Exchange.send_whole`."""
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ON_DISCONNECT = "mixgate.on_disconnect"

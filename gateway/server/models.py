@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.config.catalogue import DEMO_MODEL, Catalogue, Route
-from gateway.routing.plan import plan
+from gateway.routing.table import prepare
 from providers.base import Endpoint, Price
 
 CREATED_UNIX_S = 0
@@ -26,7 +26,7 @@ def _entries(catalogue: Catalogue, off: Mapping[str, str]) -> Iterator[dict[str,
 
 def model_entry(route: Route, catalogue: Catalogue, off: Mapping[str, str]) -> dict[str, Any] | None:
     """One model card, or None when nothing can answer for it now."""
-    endpoints = plan(route, (), catalogue, off).candidates
+    endpoints = [row.endpoint for row in prepare((route,), catalogue, off).merged.rows]
     if not endpoints:
         return None
     first = endpoints[0]

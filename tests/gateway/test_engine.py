@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.attempts import ATTEMPTS_MAX, Limits
-from gateway.engine import Answer
+from gateway.answer import Answer, Course
 from gateway.errors import most_useful
-from gateway.routing.plan import Plan
+from gateway.fleet import Fleet
+from gateway.health import Health
+from gateway.observation import UNOBSERVED
+from gateway.routing.candidate import Candidate, Plan
+from gateway.turns import Turns
 from gateway.upstream import Upstream
 from gateway.virtual_time import run
 from providers.base import Endpoint
@@ -107,7 +111,7 @@ def refuses(status, **error):
 class Scene:
     """An Answer over scripted endpoints, in order. Make it inside a running loop."""
 
-    def __init__(self, *answers, streamed=True, limits=LIMITS, **members):
+    def __init__(self, *answers, streamed=True, limits=LIMITS, rescue=False, **members):
         self.transports = [Transport([answer]) for answer in answers]
         endpoints = tuple(
             Endpoint(
@@ -120,7 +124,26 @@ class Scene:
             for place, (endpoint, transport) in enumerate(zip(endpoints, self.transports, strict=True))
         }
         request = ChatRequest(messages=(Message(role="user", content="hi"),), model="m", stream=streamed, **members)
-        self.answer = Answer(request, Plan("m", endpoints, ()), upstreams, limits=limits, unix_time_s=lambda: 0.0)
+        loop = asyncio.get_running_loop()
+        plan = Plan("m", "ordered", tuple(Candidate(endpoint, UNOBSERVED) for endpoint in endpoints), rescue=rescue)
+        self.health = Health(lambda: 0.5)
+        budget = self.health.retries
+        now_s = loop.time()
+        turns = Turns(plan, self.health, budget, now_s=now_s, total_s=limits.total_timeout_s, draw=0.5)
+        course = Course(
+            plan=plan,
+            turns=turns,
+            fleet=Fleet(None, upstreams, {}),
+            health=self.health,
+            limits=limits,
+            deadline_s=now_s + limits.total_timeout_s,
+            prompt_tokens=0,
+            unix_time_s=lambda: 0.0,
+            loop=loop,
+            task=None,
+            caller="local",
+        )
+        self.answer = Answer(request, course)
 
     async def read(self):
         """All text until the end, and the error it ended with, if any."""

@@ -1,0 +1,375 @@
+"""The answer to one request: Plan -> Attempts -> Events. The only control flow over attempts.
+
+The commit point is the first content event handed to the client of a stream; `Answer.committed` is that one boolean.
+Before it a retryable failure moves on to the next candidate and nothing of the failed attempt is seen; after it the
+answer is rescued where that can be done exactly (gateway/rescue.py), or ends with an error, never with silence. A
+whole answer is handed over at its end, so it commits last.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from gateway.attempts import Attempt, Limits, Outcome
+from gateway.call import Call
+from gateway.errors import InvalidRequestError
+from gateway.fleet import Fleet
+from gateway.health import FailureKind, Health, Permit, Result, kind_of
+from gateway.rescue import Delivered, Rescue, RescueNote, is_plain
+from gateway.routing.candidate import Plan
+from gateway.turns import Turn, Turns
+from gateway.watch import Watch
+from providers.base import Endpoint
+from providers.emulation import Emulation, Repair, emulate
+from providers.errors import BadRequestError, GarbledError, MixgateError, ProviderError, ServerError, UnsupportedError
+from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, Event, UsageReported
+from providers.schema_validation import BadSchemaError, complaint
+
+HELD_EVENTS_MAX: Final = 200_000
+"""Events of a stream that are kept back before any may be sent."""
+
+
+_NO_PREFILL: Final = (BadRequestError, UnsupportedError)
+"""How a provider refuses to go on with an assistant message."""
+
+
+class Course(msgspec.Struct, frozen=True):
+    """What one Answer is made by: the Plan, and all that is around it."""
+
+    plan: Plan
+    turns: Turns
+    fleet: Fleet
+    health: Health
+    limits: Limits
+    deadline_s: float
+    prompt_tokens: int
+    unix_time_s: Callable[[], float]
+    loop: asyncio.AbstractEventLoop
+    task: asyncio.Task[Any] | None
+    caller: str
+    ended: "Callable[[Answer], None] | None" = None
+    """Called once, when all is over."""
+
+
+class Answer:
+    """The answer to one request, on its way through its Plan. Call `next` until it is complete, `close` in any case."""
+
+    __slots__ = (
+        "_call",
+        "_closed",
+        "_course",
+        "_delivered",
+        "_emulation",
+        "_failure",
+        "_held",
+        "_pause_s",
+        "_permit",
+        "_repair",
+        "_rescue",
+        "_skipped_chunks",
+        "attempts",
+        "committed",
+        "complete",
+        "request",
+        "rescued",
+        "stream",
+    )
+
+    def __init__(self, request: ChatRequest, course: Course) -> None:
+        plan = course.plan
+        self.request = request
+        self.stream = bool(request.stream)
+        self.attempts: list[Attempt] = []
+        self.committed = False
+        self.complete = False
+        """Whether the events handed over last were the last ones."""
+        self.rescued: RescueNote | None = None
+        self._course = course
+        self._call: Call | None = None
+        self._permit = Permit.REFUSED
+        self._pause_s = 0.0
+        self._held: list[Event] = []
+        self._failure: MixgateError | None = None
+        self._emulation: Emulation | None = None
+        self._repair: Emulation | None = None
+        self._rescue: Rescue | None = None
+        self._delivered = Delivered() if self.stream and plan.rescue and is_plain(request) else None
+        self._skipped_chunks = 0
+        self._closed = False
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The Endpoint that is answering, or answered last."""
+        return self.attempts[-1].endpoint
+
+    @property
+    def plan(self) -> Plan:
+        """Whom it may ask, in order."""
+        return self._course.plan
+
+    @property
+    def failure(self) -> MixgateError | None:
+        """What it ended with, if not well."""
+        return self._failure
+
+    @property
+    def skipped_chunks(self) -> int:
+        """Unreadable chunks that were passed over in this answer."""
+        return self._skipped_chunks + (0 if self._call is None else self._call.skipped_chunks)
+
+    async def next(self) -> Sequence[Event]:
+        """The next events of the answer; none when it is complete.
+
+        Raises:
+            MixgateError: No candidate could answer, or the answer broke off after it was committed.
+        """
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            if self.complete:
+                return ()
+            call = self._call
+            if call is None:
+                failed = await self._start()
+                if failed is not None:
+                    self._fail(failed.error)
+                continue
+            if events := self._take(await call.read(), call):
+                return events
+
+    def _take(self, events: list[Event], call: Call) -> list[Event]:
+        """What of these may go to the client now; and what it means if the Attempt ended with them."""
+        failed = _pop_failure(events)
+        if self._rescue is not None:
+            self._note_content(events, call)
+            events = self._rescue.join(events)
+            failed = _pop_failure(events) or failed
+        elif not self.committed:
+            events = self._hold(events, call, failed)
+            failed = _pop_failure(events) or failed
+        if self._delivered is not None and events:
+            self._delivered.add(events)
+        if failed is not None:
+            self._fail(failed.error)
+        elif call.complete:
+            self._succeed(call, events)
+        return events
+
+    def close(self) -> None:
+        """Stop, wherever it is. Idempotent. A client that left is nobody's failure."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._call is not None:
+            self._call.close()
+        if self.attempts and self.attempts[-1].outcome == "running":
+            self._settle("cancelled", "cancelled", None)
+        if self._course.ended is not None:
+            self._course.ended(self)
+
+    def _hold(self, events: list[Event], call: Call, failed: AnswerFailed | None) -> list[Event]:
+        """Keep events back until there is content to commit to (stream) or the answer is complete (whole, emulated)."""
+        held = self._held
+        if failed is not None:
+            held.clear()
+            return []
+        held += events
+        if call.complete:
+            self._held = []
+            return self._settle_held(held)
+        if len(held) > HELD_EVENTS_MAX:
+            held.clear()
+            return [AnswerFailed(GarbledError("the provider sent too many steps of an answer"))]
+        if call.stream and self._note_content(events, call) and self.stream and self._emulation is None:
+            self.committed = True
+            self._held = []
+            return held
+        return []
+
+    def _note_content(self, events: Sequence[Event], call: Call) -> bool:
+        """Whether there is content by now. From the first on, the time between two steps is what is limited."""
+        attempt = call.attempt
+        if attempt.ttft_s is not None:
+            return True
+        if not any(isinstance(event, CONTENT_EVENTS) for event in events):
+            return False
+        course = self._course
+        attempt.ttft_s = course.loop.time() - attempt.started_s
+        rescuable = self._delivered is not None and self._rescue is None and course.turns.others
+        call.arm_idle(course.limits.idle_s(attempt.endpoint, rescuable=rescuable))
+        return True
+
+    def _settle_held(self, held: list[Event]) -> list[Event]:
+        """All events of a complete answer; nothing where its emulation wants to ask once more."""
+        emulation = self._emulation
+        if emulation is None:
+            self.committed = True
+            return held
+        try:
+            settled = emulation.settle(held, complaint)
+        except BadSchemaError as error:
+            param = "tools" if "tools" in emulation.emulated else "response_format"
+            self._failure = InvalidRequestError(str(error), param=param)
+            return []
+        if isinstance(settled, Repair):
+            self._repair = msgspec.structs.replace(emulation, request=settled.request, repaired=True)
+            return []
+        self.committed = not (settled and isinstance(settled[-1], AnswerFailed))
+        return settled
+
+    async def _start(self) -> AnswerFailed | None:
+        """Start the next Attempt; gives how it failed if it did so before there was anything to read.
+
+        Raises:
+            MixgateError: There is none left.
+        """
+        course, turns = self._course, self._course.turns
+        if self._pause_s > 0:
+            await asyncio.sleep(self._pause_s)
+            self._pause_s = 0.0
+        now_s = course.loop.time()
+        turn: Turn | float
+        if self._repair is not None:
+            turn = turns.repeat(now_s, "repair")
+            self._emulation, self._repair = self._repair, None
+        else:
+            while isinstance(turn := self._next_turn(now_s), float):
+                await asyncio.sleep(turn)
+                now_s = course.loop.time()
+            self._emulation = (
+                emulate(self.request, turn.candidate.endpoint.capabilities) if course.plan.emulate else None
+            )
+        self._permit = turn.permit
+        endpoint = turn.candidate.endpoint
+        attempt = Attempt(len(self.attempts) + 1, endpoint, now_s, turn.why)
+        self.attempts.append(attempt)
+        asked = self.request
+        if self._emulation is not None:
+            attempt.emulated = self._emulation.emulated
+            asked = self._emulation.request
+        if self._rescue is not None:
+            attempt.why = "rescue"
+            asked = self._rescue.ask(asked, endpoint)
+        call = Call(
+            attempt,
+            course.fleet.upstreams[endpoint.id],
+            asked,
+            Watch(course.deadline_s, course.loop, course.task),
+            stream=self.stream or (course.plan.upcast and endpoint.capabilities.streaming),
+            after_finish_s=course.limits.after_finish_timeout_s,
+            unix_time_s=course.unix_time_s,
+        )
+        self._call = call
+        return await call.open(self._limit_s(call))
+
+    def _next_turn(self, now_s: float) -> Turn | float:
+        """As `Turns.next`; but a rescue that nobody takes up ends with how the answer was cut."""
+        try:
+            return self._course.turns.next(now_s)
+        except MixgateError as error:
+            self._failure = error if self._rescue is None else self._rescue.error
+            raise self._failure from None
+
+    def _limit_s(self, call: Call) -> float:
+        """How long the first token, or the whole answer, may take."""
+        course, endpoint = self._course, call.attempt.endpoint
+        usual = course.health.of(endpoint.id)
+        if not call.stream:
+            return course.limits.whole_s(usual.expected_whole_s())
+        others = course.turns.others
+        p95_s = None if others else usual.ttft_p95_s()
+        return course.limits.first_token_s(endpoint, course.prompt_tokens, p95_s, others=others)
+
+    def _succeed(self, call: Call, events: Sequence[Event]) -> None:
+        """The running Attempt gave a whole answer."""
+        attempt = self.attempts[-1]
+        for event in reversed(events):
+            if type(event) is UsageReported:
+                attempt.usage = event.usage
+                break
+        if self._rescue is not None:
+            self._note_rescue(self._rescue)
+        self._skipped_chunks += call.skipped_chunks
+        self._call = None
+        self.complete = self._repair is None and self._failure is None
+        self._settle("ok", None, None)
+
+    def _fail(self, error: Exception) -> None:
+        """Book a failed Attempt, and decide whether another may try."""
+        if not isinstance(error, ProviderError):
+            error = ServerError("the provider's answer could not be understood")
+        course, call = self._course, self._call
+        attempt = self.attempts[-1]
+        course.fleet.upstreams[attempt.endpoint.id].redact(error)
+        if call is not None:
+            self._skipped_chunks += call.skipped_chunks
+            call.close()
+            self._call = None
+        rescue = self._rescue
+        if self.committed and rescue is None and self._can_be_rescued():
+            assert self._delivered is not None  # noqa: S101 (it can be rescued)
+            rescue = self._rescue = Rescue(self._delivered, error)
+            attempt.usage, attempt.usage_estimated = rescue.estimated_usage(course.prompt_tokens), True
+        self._settle("failed", error.code, error)
+        if rescue is None or rescue.flowing:
+            if self.committed:
+                self._failure = error
+                return
+            pause_s = course.turns.failed(error, course.loop.time())
+            if pause_s is None:
+                self._failure = error
+            else:
+                self._pause_s = pause_s
+        elif (
+            rescue.by == "prefill" and attempt.why == "rescue" and isinstance(error, BadRequestError | UnsupportedError)
+        ):
+            rescue.refused.add(attempt.endpoint.id)
+            course.turns.insist()
+
+    def _can_be_rescued(self) -> bool:
+        delivered = self._delivered
+        return delivered is not None and delivered.can_go_on and self._course.turns.others
+
+    def _note_rescue(self, rescue: Rescue) -> None:
+        cut = next(attempt for attempt in self.attempts if attempt.usage_estimated)
+        self.rescued = RescueNote(
+            rescue.by, cut.endpoint.id, self.endpoint.id, len(rescue.text), cut.code or rescue.error.code
+        )
+
+    def _settle(self, outcome: Outcome, code: str | None, error: ProviderError | None) -> None:
+        """The running Attempt is over: note how it went, and tell health."""
+        course, attempt = self._course, self.attempts[-1]
+        now_s = course.loop.time()
+        attempt.outcome = outcome
+        attempt.code = code
+        attempt.duration_s = now_s - attempt.started_s
+        permit, self._permit = self._permit, Permit.REFUSED
+        if permit is Permit.REFUSED:
+            return
+        failure: FailureKind | None = "cancelled" if outcome == "cancelled" else None
+        if error is not None:
+            failure = kind_of(error, committed=self.committed)
+        usage = attempt.usage
+        result = Result(
+            failure=failure,
+            ttft_s=attempt.ttft_s,
+            duration_s=attempt.duration_s,
+            output_tokens=None if usage is None else usage.output_tokens,
+            retry_after_s=None if error is None else error.retry_after_s,
+            prompt_tokens=course.prompt_tokens,
+            streamed=self.stream,
+            committed=self.committed,
+            caller=course.caller,
+        )
+        course.health.of(attempt.endpoint.id).leave(permit, result, now_s)
+
+
+def _pop_failure(events: list[Event]) -> AnswerFailed | None:
+    """Take the failure off that events end with, if they do."""
+    if events and type(events[-1]) is AnswerFailed:
+        failed = events.pop()
+        assert isinstance(failed, AnswerFailed)  # noqa: S101 (seen above)
+        return failed
+    return None

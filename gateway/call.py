@@ -1,0 +1,270 @@
+"""One Attempt on its way: encoded, signed, sent, read step by step, and judged complete or not.
+
+A failure is never raised out of here: it is the last event, an AnswerFailed. What follows from it is the engine's.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from gateway.attempts import Attempt
+from gateway.upstream import Upstream
+from gateway.watch import Watch
+from providers.base import Decoder, WireRequest, WireResponse
+from providers.elsewhere import may_follow
+from providers.errors import (
+    AnswerElsewhereError,
+    FirstTokenTimeoutError,
+    GarbledError,
+    ProviderError,
+    ServerError,
+    StalledError,
+    TruncatedError,
+)
+from providers.json_values import count_structure
+from providers.messages import AnswerFailed, ChatRequest, ChoiceFinished, Event, UsageReported
+
+ERROR_BODY_MAX_BYTES: Final = 64 * 1024
+BODY_MAX_BYTES: Final = 32 * 1024 * 1024
+BODY_STRUCTURE_MAX: Final = 1_000_000
+"""Commas, braces and brackets in a whole body. Three bytes of JSON can take a hundred bytes of memory."""
+
+
+class Call:
+    """One Attempt on its way. `open` it, then `read` until it is `complete` or has failed."""
+
+    __slots__ = (
+        "_after_finish_s",
+        "_asked",
+        "_decoder",
+        "_left",
+        "_response",
+        "_unfinished",
+        "_unix_time_s",
+        "_upstream",
+        "_watch",
+        "attempt",
+        "complete",
+        "stream",
+    )
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        upstream: Upstream,
+        asked: ChatRequest,
+        watch: Watch,
+        *,
+        stream: bool,
+        after_finish_s: float,
+        unix_time_s: Callable[[], float],
+    ) -> None:
+        self.attempt = attempt
+        self.stream = stream
+        self.complete = False
+        self._asked = asked
+        self._upstream = upstream
+        self._watch = watch
+        self._after_finish_s = after_finish_s
+        self._unix_time_s = unix_time_s
+        self._response: WireResponse | None = None
+        self._decoder: Decoder | None = None
+        self._left: _Allowance | None = None
+        self._unfinished = asked.n or 1
+
+    @property
+    def skipped_chunks(self) -> int:
+        """Unreadable chunks that were passed over."""
+        return 0 if self._decoder is None else self._decoder.skipped_chunks
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a choice has not had its finish reason yet."""
+        return self._unfinished > 0
+
+    async def open(self, limit_s: float) -> AnswerFailed | None:
+        """Send the request, and wait for the head of the answer (a stream) or all of it.
+
+        Args:
+            limit_s: How long the first token of a stream, or the whole answer, may take.
+        """
+        upstream, attempt, watch = self._upstream, self.attempt, self._watch
+        try:
+            wire = upstream.authorize(upstream.dialect.encode(self._asked, attempt.endpoint, stream=self.stream))
+            attempt.adapted = wire.adapted
+            if upstream.signer is not None:
+                wire = await upstream.signer.sign(wire, now_unix_s=self._unix_time_s())
+            watch.arm(limit_s, FirstTokenTimeoutError)
+            watch.begin()
+            try:
+                response = await upstream.transport.send(wire, connect_timeout_s=upstream.connect_timeout_s)
+            except asyncio.CancelledError:
+                raise watch.verdict() from None
+            finally:
+                watch.waiting = False
+        except ProviderError as error:
+            return AnswerFailed(error)
+        self._response = response
+        attempt.upstream_status = status = response.status
+        upstream.note_limits(response.headers, attempt.started_s, self._unix_time_s)
+        if 200 <= status < 300:
+            # A server that answers a stream's request with one JSON body is understood all the same.
+            as_stream = self.stream and not response.headers.get("content-type", "").startswith("application/json")
+            self._left = None if as_stream or response.body is not None else _Allowance()
+            self._decoder = upstream.dialect.decoder(attempt.endpoint, stream=as_stream, headers=response.headers)
+            return None
+        body = await self._read_error(response)
+        return AnswerFailed(upstream.dialect.error(status, response.headers, body, now_unix_s=self._unix_time_s()))
+
+    async def read(self) -> list[Event]:
+        """The next events; a failure is the last of them."""
+        response = self._response
+        assert response is not None  # noqa: S101 (it was opened)
+        if response.body is None:
+            data = await self._wait(response)
+            if isinstance(data, AnswerFailed):
+                return [data]
+            fits = self._left is None or self._left.covers(data)
+            last = not data
+        else:
+            data = response.body
+            fits = len(data) <= BODY_STRUCTURE_MAX or _Allowance().covers(data)
+            last = True
+        if not fits:
+            return [AnswerFailed(GarbledError("the provider's answer is larger than any answer is"))]
+        events = self._feed(data, last=last)
+        if events and type(events[-1]) is AnswerFailed and isinstance(events[-1].error, AnswerElsewhereError):
+            return events[:-1] + await self._follow(events[-1].error)
+        return events
+
+    def arm_idle(self, limit_s: float) -> None:
+        """From the first content on, the time between two steps is what counts."""
+        if self._unfinished > 0 and self._response is not None:
+            self._watch.arm(limit_s, StalledError)
+
+    def close(self) -> None:
+        """Stop, wherever it is. Idempotent, never blocks."""
+        self._watch.disarm()
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+
+    async def _wait(self, response: WireResponse) -> bytes | AnswerFailed:
+        """The next bytes, `b""` at the end."""
+        watch = self._watch
+        watch.begin()
+        error: ProviderError
+        try:
+            return await response.read()
+        except asyncio.CancelledError:
+            error = watch.verdict()
+        except ProviderError as failure:
+            error = failure
+        finally:
+            watch.waiting = False
+        # Once every choice has its finish reason nothing that matters can be missing.
+        return AnswerFailed(error) if self._unfinished > 0 else b""
+
+    def _feed(self, data: bytes, *, last: bool) -> list[Event]:
+        """What these bytes say, and what it means if they are the last ones."""
+        decoder, response = self._decoder, self._response
+        assert decoder is not None  # noqa: S101 (it was opened)
+        assert response is not None  # noqa: S101 (it was opened)
+        events = decoder.feed(data) if data else []
+        if not last:
+            if events and self._unfinished > 0:
+                self._note_progress(events)
+            if not decoder.ended:
+                return events
+        if events and type(events[-1]) is AnswerFailed:
+            return events
+        closing = decoder.finish()
+        events += closing
+        if events and type(events[-1]) is AnswerFailed:
+            return events
+        if self._misses_choices(decoder, closing):
+            events.append(AnswerFailed(TruncatedError("the provider's stream ended before every choice was complete")))
+            return events
+        response.close(ended=True)
+        self._response = None
+        self.complete = True
+        self._watch.disarm()
+        return events
+
+    def _misses_choices(self, decoder: Decoder, closing: list[Event]) -> bool:
+        """Whether a stream of several choices stopped, without saying that this was all, before each had its end."""
+        if not self.stream or decoder.ended or (self._asked.n or 1) == 1:
+            return False
+        if any(one.param == "n" and one.action == "dropped" for one in self.attempt.adapted):
+            return False
+        return self._unfinished > sum(type(event) is ChoiceFinished for event in closing)
+
+    def _note_progress(self, events: list[Event]) -> None:
+        """The provider goes on; once every choice is finished, only the end may still come, and soon."""
+        self._watch.progress()
+        # While several choices run, the end of one may come before more of another.
+        if self._unfinished > 1 or type(events[-1]) in _MAY_FINISH:
+            self._unfinished -= sum(type(event) is ChoiceFinished for event in events)
+            if self._unfinished <= 0:
+                self._watch.arm(self._after_finish_s, StalledError)
+
+    async def _follow(self, elsewhere: AnswerElsewhereError) -> list[Event]:
+        """Go on reading at a URL that the provider gave: once, and only where it is configured to leave answers."""
+        attempt, upstream = self.attempt, self._upstream
+        if attempt.followed or not may_follow(elsewhere.url, attempt.endpoint):
+            return [AnswerFailed(elsewhere)]
+        attempt.followed = True
+        if self._response is not None:
+            self._response.close(ended=True)
+            self._response = None
+        # Without our key: whoever keeps the answer is not who the key is for.
+        wire = WireRequest(url=elsewhere.url, body=b"", headers={"accept": "application/json"}, method="GET")
+        self._watch.begin()
+        try:
+            response = await upstream.transport.send(wire, connect_timeout_s=upstream.connect_timeout_s)
+        except asyncio.CancelledError:
+            return [AnswerFailed(self._watch.verdict())]
+        except ProviderError as error:
+            return [AnswerFailed(error)]
+        finally:
+            self._watch.waiting = False
+        self._response = response
+        if response.status != 200:
+            message = f"the answer that the provider left elsewhere could not be fetched (HTTP {response.status})"
+            return [AnswerFailed(ServerError(message, upstream_status=response.status))]
+        self._decoder = upstream.dialect.decoder(attempt.endpoint, stream=False, headers=response.headers)
+        return []
+
+    async def _read_error(self, response: WireResponse) -> bytes:
+        """What a non-2xx answer says, as far as it is worth reading."""
+        if response.body is not None:
+            return response.body[:ERROR_BODY_MAX_BYTES]
+        parts: list[bytes] = []
+        size_bytes = 0
+        while size_bytes < ERROR_BODY_MAX_BYTES:
+            data = await self._wait(response)
+            if isinstance(data, AnswerFailed) or not data:
+                break  # its status alone decides; what it still had to say was cut off
+            parts.append(data)
+            size_bytes += len(data)
+        return b"".join(parts)
+
+
+class _Allowance:
+    """How much of one whole body is still acceptable. Streams are judged event by event instead."""
+
+    __slots__ = ("_size_bytes", "_structure")
+
+    def __init__(self) -> None:
+        self._size_bytes = BODY_MAX_BYTES
+        self._structure = BODY_STRUCTURE_MAX
+
+    def covers(self, data: bytes) -> bool:
+        """Take these bytes off. False once it is too much."""
+        self._size_bytes -= len(data)
+        self._structure -= count_structure(data)
+        return self._size_bytes >= 0 and self._structure >= 0
+
+
+_MAY_FINISH = frozenset({ChoiceFinished, UsageReported})
+"""What the events of a last chunk end with."""

@@ -1,0 +1,191 @@
+"""Going on with an answer that was cut, on another Endpoint, without a lost or repeated character.
+
+Where the other Endpoint is known to continue an assistant message, it is given the text so far (`prefill`). Else the
+question is asked again and exactly what was delivered is dropped from the new answer, which must begin with it. Pure.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from providers.base import Endpoint
+from providers.errors import ProviderError, TruncatedError
+from providers.messages import (
+    AnswerFailed,
+    AnswerStarted,
+    ChatRequest,
+    ChoiceFinished,
+    Event,
+    Message,
+    ReasoningDelta,
+    TextDelta,
+    Usage,
+    UsageReported,
+)
+from providers.tokens import estimate_text
+
+DELIVERED_MAX_CHARS: Final = 32_000
+"""About 8,000 tokens: longer answers are not worth sending all over again."""
+ECHO_MIN_CHARS: Final = 16
+"""A new answer that repeats at least so much, and all of it, echoes what it was given; less may be chance."""
+
+By = Literal["prefill", "again"]
+
+
+def is_plain(request: ChatRequest) -> bool:
+    """Whether an answer to this request is text and nothing else, so that another may go on with it."""
+    form = request.response_format
+    return (
+        not request.tools
+        and not request.functions
+        and not request.logprobs
+        and (request.n or 1) == 1
+        and (form is None or form.type == "text")
+        and not request.audio
+        and not request.modalities
+    )
+
+
+class Delivered:
+    """What the client has of an answer, as far as going on with it needs to know."""
+
+    __slots__ = ("_chars", "_parts", "plain", "tokens")
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._chars = 0
+        self.plain = True
+        """Nothing but text of one choice, and not its end."""
+        self.tokens = 0
+        """Pieces of text: most providers send one for each token."""
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "".join(self._parts)
+
+    def add(self, events: Sequence[Event]) -> None:
+        """These go to the client."""
+        for event in events:
+            if type(event) is TextDelta:
+                self._parts.append(event.text)
+                self._chars += len(event.text)
+                self.tokens += bool(event.text)
+            elif type(event) is not AnswerStarted and type(event) is not UsageReported:
+                self.plain = False
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether another Endpoint could go on from here."""
+        return self.plain and 0 < self._chars <= DELIVERED_MAX_CHARS
+
+
+class RescueNote(Struct, frozen=True):
+    """What a client is told of a rescue."""
+
+    by: By
+    cut: str
+    """The Endpoint whose answer broke off."""
+    continued: str
+    """The Endpoint that went on."""
+    after_chars: int
+    code: str
+    """How it broke off."""
+
+
+class Rescue:
+    """One rescue: from the cut to the first new text."""
+
+    __slots__ = ("_joined", "_repeated", "by", "error", "flowing", "refused", "text", "tokens")
+
+    def __init__(self, delivered: Delivered, error: ProviderError) -> None:
+        self.text = delivered.text
+        self.tokens = min(delivered.tokens, estimate_text(self.text)) or 1
+        """About how many tokens were delivered before the cut."""
+        self.error = error
+        """What the client gets if nobody can go on."""
+        self.by: By = "again"
+        self.refused: set[str] = set()
+        """Endpoints that took no prefill after all."""
+        self.flowing = False
+        """Something new has gone to the client: from here on there is no second rescue."""
+        self._joined = False
+        self._repeated = ""
+
+    def ask(self, request: ChatRequest, endpoint: Endpoint) -> ChatRequest:
+        """The request by which this Endpoint is to go on."""
+        self._joined = False
+        self._repeated = ""
+        self.by = "prefill" if endpoint.capabilities.prefill and endpoint.id not in self.refused else "again"
+        if self.by == "again":
+            return request
+        last = request.messages[-1]
+        before = request.messages
+        said = self.text
+        if last.role == "assistant" and isinstance(last.content, str | None):  # the client's own prefill goes first
+            before = request.messages[:-1]
+            said = (last.content or "") + said
+        changes: dict[str, Any] = {"messages": (*before, Message(role="assistant", content=said, prefix=True))}
+        limit = request.output_limit_tokens
+        if limit is not None:
+            left = max(1, limit - self.tokens)
+            name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
+            changes[name] = left
+        return msgspec.structs.replace(request, **changes)
+
+    def join(self, events: Sequence[Event]) -> list[Event]:
+        """What of the new answer's events the client does not have yet.
+
+        Gives an AnswerFailed last where the new answer is not the old one's continuation.
+        """
+        out: list[Event] = []
+        for event in events:
+            kind = type(event)
+            if kind is AnswerStarted or kind is ReasoningDelta:
+                continue  # the client has its start, and thoughts belong before the text
+            if isinstance(event, TextDelta) and not self._joined:
+                text = self._meet(event.text)
+            elif kind is ChoiceFinished and not self._joined:
+                text = self._meet("", ended=True)
+            else:
+                out.append(self._usage(event) if isinstance(event, UsageReported) else event)
+                continue
+            if text is None:
+                return [_diverged()]
+            if text:
+                out.append(TextDelta(text))
+            if kind is ChoiceFinished:
+                out.append(event)
+        self.flowing = self.flowing or any(type(event) in (TextDelta, ChoiceFinished) for event in out)
+        return out
+
+    def _meet(self, text: str, *, ended: bool = False) -> str | None:
+        """What of the text so far is new; None: it is not the same answer."""
+        new = self._repeated + text
+        if not ended and len(new) < len(self.text) and self.text.startswith(new):
+            self._repeated = new
+            return ""
+        if new.startswith(self.text) and (self.by == "again" or len(self.text) >= ECHO_MIN_CHARS):
+            self._joined = True
+            return new[len(self.text) :]
+        if self.by == "again":
+            return None
+        self._joined = True
+        return new
+
+    def _usage(self, event: UsageReported) -> UsageReported:
+        """The usage of both parts, where the second was not asked to write the first again."""
+        usage = event.usage
+        if self.by == "again" or usage.output_tokens is None:
+            return event
+        return UsageReported(msgspec.structs.replace(usage, output_tokens=usage.output_tokens + self.tokens))
+
+    def estimated_usage(self, prompt_tokens: int) -> Usage:
+        """What the cut Attempt has used, since its provider did not come to say."""
+        return Usage(input_tokens=prompt_tokens, output_tokens=self.tokens)
+
+
+def _diverged() -> AnswerFailed:
+    return AnswerFailed(TruncatedError("the answer broke off, and asking again gave another answer"))

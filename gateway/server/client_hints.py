@@ -1,0 +1,62 @@
+"""What a client says of its own patience in its headers: how long it waits, and whether it has asked before.
+
+`x-stainless-*` is what OpenAI's own SDKs send: https://github.com/openai/openai-python
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from gateway.attempts import NO_HINTS, Hints
+
+TIMEOUT_MIN_S: Final = 0.1
+TIMEOUT_MAX_S: Final = 3600.0
+RETRIES_MAX: Final = 100
+SESSION_MAX_CHARS: Final = 256
+VALUE_MAX_BYTES: Final = 32
+"""Numbers longer than this are none."""
+
+_TIMEOUT: Final = b"x-request-timeout-ms"
+_RETRIES: Final = b"x-stainless-retry-count"
+_READ_TIMEOUTS: Final = (b"x-stainless-read-timeout", b"x-stainless-timeout")
+_SESSION: Final = b"x-session-id"
+
+
+def read_hints(fields: Mapping[bytes, bytes], *, stream: bool) -> Hints:
+    """What the headers say. Whatever makes no sense is no hint.
+
+    An SDK's read timeout is for the time between two pieces of an answer, so it limits only one that comes in one.
+    """
+    timeout = fields.get(_TIMEOUT)
+    retries = fields.get(_RETRIES)
+    session = fields.get(_SESSION)
+    waits = () if stream else tuple(fields[name] for name in _READ_TIMEOUTS if name in fields)
+    if timeout is None and session is None and not waits and (retries is None or retries == b"0"):
+        return NO_HINTS
+    limits_s = [_seconds(value) for value in waits]
+    milliseconds = None if timeout is None else _number(timeout)
+    limits_s.append(None if milliseconds is None else _bounded(milliseconds / 1000))
+    known_s = [limit_s for limit_s in limits_s if limit_s is not None]
+    count = None if retries is None else _number(retries)
+    return Hints(
+        total_timeout_s=min(known_s) if known_s else None,
+        retries=0 if count is None else max(0, min(int(count), RETRIES_MAX)),
+        session=None if session is None else session.decode("latin-1")[:SESSION_MAX_CHARS],
+    )
+
+
+def _seconds(value: bytes) -> float | None:
+    seconds = _number(value)
+    return None if seconds is None else _bounded(seconds)
+
+
+def _bounded(seconds: float) -> float | None:
+    return None if seconds <= 0 else min(max(seconds, TIMEOUT_MIN_S), TIMEOUT_MAX_S)
+
+
+def _number(value: bytes) -> float | None:
+    try:
+        number = float(value) if len(value) <= VALUE_MAX_BYTES else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
