@@ -10,7 +10,7 @@ from gateway.health.pace import Pace
 from gateway.health.parking import Cap, Parking
 from gateway.health.ring import Ring
 from gateway.health.uptime import Share, Uptime
-from gateway.observation import UNOBSERVED, Observation, Quantiles, Standing
+from gateway.observation import UNOBSERVED, MinuteRow, Observation, Quantiles, Standing
 
 RATIO_BUCKETS: Final = 12
 RATIO_BUCKET_S: Final = 5.0
@@ -68,6 +68,7 @@ class EndpointHealth:
         "_probing",
         "_ratio",
         "_recent",
+        "_restless_until_s",
         "_throughput",
         "_uptime",
         "_uptime_share",
@@ -105,6 +106,7 @@ class EndpointHealth:
         self._complaints: dict[str, float] = {}
         self._last_ok_s = -inf
         self._last_s = -inf
+        self._restless_until_s = -inf
         self._probe_run = 0
         self._probe_down = False
         self._waiting = 0
@@ -164,7 +166,6 @@ class EndpointHealth:
         if self._probe_run >= (PROBES_TO_RISE if self._probe_down else PROBES_TO_FALL):
             self._probe_down = not self._probe_down
             self._probe_run = 0
-            self._last_s = max(self._last_s, now_s - QUIET_S)
         self._fresh_until_s = -inf
 
     def note_capacity(self, waiting: int, capacity: int | None) -> None:
@@ -206,10 +207,15 @@ class EndpointHealth:
         """Uptime over the last 5, 30 or 1,440 minutes, with the number of answers behind it."""
         return self._uptime.share(now_s, minutes)
 
-    @property
-    def uptime(self) -> Uptime:
-        """Its minutes, for who keeps them."""
-        return self._uptime
+    def drain(self, unix_minute: int) -> MinuteRow | None:
+        """What came since the last call, as a row of that minute; None if nothing did."""
+        return self._uptime.drain(self.id, unix_minute)
+
+    def restore(self, row: MinuteRow, minute: int, now_s: float) -> None:
+        """Take up what an earlier process kept, oldest first. `minute` is of the monotonic clock."""
+        self._uptime.restore(row, minute)
+        self._restless_until_s = now_s + QUIET_S
+        self._fresh_until_s = self._figures_until_s = -inf
 
     def _admit(self, now_s: float, *, panic: bool) -> Permit:
         limit = self._cap.settle(self.in_flight, now_s)
@@ -222,7 +228,8 @@ class EndpointHealth:
         if not self._probing and (breaker.is_due(now_s) if disabled_s is None else now_s >= disabled_s):
             self._probing = True
             breaker.begin_probe()
-            self._announce("probing", "tried with one request", now_s)
+            if self._announced != "probing":
+                self._announce("probing", _WHY_LATER["probing"], now_s)
             return Permit.PROBE
         if panic and disabled_s is None and self._panics < PANIC_MAX:
             self._panics += 1
@@ -231,6 +238,7 @@ class EndpointHealth:
 
     def _succeed(self, permit: Permit, result: Result, now_s: float) -> None:
         self._last_ok_s = self._last_s = now_s
+        self._restless_until_s = now_s + QUIET_S
         bucket = self.pace.add(result, now_s)
         self._uptime.succeed(now_s, bucket, result.prompt_tokens, result.output_tokens or 0)
         self._ratio.add_ok(now_s)
@@ -257,6 +265,7 @@ class EndpointHealth:
 
     def _fail(self, permit: Permit, kind: FailureKind, result: Result, now_s: float) -> None:
         self._last_s = now_s
+        self._restless_until_s = now_s + QUIET_S
         if kind == "client" and self._is_its_own_fault(result.caller, now_s):
             kind = "server"
         bucket = -1 if result.ttft_s is None else self.pace.add(result, now_s)
@@ -324,15 +333,15 @@ class EndpointHealth:
             self._on_change(self.id, standing, why, now_s)
 
     def _observe_anew(self, now_s: float) -> Observation:
-        restless = now_s - self._last_s < QUIET_S
+        restless = now_s < self._restless_until_s
         second_s = float(int(now_s) + 1)
-        if restless and now_s >= self._figures_until_s:
+        if now_s >= self._figures_until_s:
             self._figures_until_s = second_s
             self._latency = self.pace.latency(now_s)
             self._throughput = self.pace.throughput(now_s)
             self._uptime_share = self._uptime.current(now_s)
         standing, until_s = self._standing(now_s)
-        if standing != self._announced:
+        if standing != self._announced and not self._probing:
             self._announce(standing, _WHY_LATER[standing], now_s)
         limit = self._cap.settle(self.in_flight, now_s)
         weight = self._breaker.weight(now_s)
@@ -378,11 +387,11 @@ class EndpointHealth:
 
 _WHY_LATER: Final[dict[Standing, str]] = {
     "healthy": "nothing speaks against it any more",
-    "degraded": "more than one in twenty requests failed within a minute, or free looks at it do",
-    "probing": "its time is over: the next request tries it",
+    "degraded": "at least one in twenty requests failed within a minute, or free looks at it do",
+    "probing": "its time is over: one request tries it",
     "parked": "rate limited",
-    "open": "its trial request is on its way",
-    "disabled": "its trial request is on its way",
+    "open": "it failed before",
+    "disabled": "the request that tried it did not show that it takes our key again",
 }
 """Why a standing that came with time alone is what it is."""
 

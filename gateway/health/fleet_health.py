@@ -69,7 +69,7 @@ class Health:
 
         Call it as often as you like; a row belongs to the minute in which it was drained.
         """
-        rows = (health.uptime.drain(name, now_unix_minute) for name, health in self._endpoints.items())
+        rows = (health.drain(now_unix_minute) for health in self._endpoints.values())
         return [row for row in rows if row is not None]
 
     def restore(self, rows: Iterable[MinuteRow], *, now_unix_minute: int, now_s: float) -> None:
@@ -83,7 +83,7 @@ class Health:
         offset = int(now_s // 60) - now_unix_minute
         for row in sorted(rows, key=lambda row: row.minute):
             if now_unix_minute - MINUTES_MAX < row.minute <= now_unix_minute:
-                self.of(row.endpoint_id).uptime.restore(row, row.minute + offset)
+                self.of(row.endpoint_id).restore(row, row.minute + offset, now_s)
 
     def _may_open(self, endpoint_id: str) -> bool:
         """Whether one more may be left alone for its ratio: half of each of its Routes at most, but always one."""
