@@ -7,6 +7,7 @@ the end, and left no byte behind; everything else drops it, so a cancelled excha
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import Final
 
 import httptools
@@ -26,8 +27,9 @@ IDLE_MAX_S: Final = 55.0
 """How long an unused connection is trusted: under the 60 s after which most servers and balancers hang up."""
 LINGER_S: Final = 1.0
 """How long the end of an answer's framing may lag behind its content before the connection is dropped."""
-_TELLING_LENGTHS: Final = frozenset(map(len, ("content-length", "transfer-encoding", "content-encoding")))
-"""Only headers of these lengths can say how the body is framed or coded."""
+_FRAMING: Final = frozenset({"content-length", "transfer-encoding"})
+_CODING: Final = b"content-encoding"
+_HEAD_END: Final = b"\r\n\r\n"
 
 
 class StaleError(Exception):
@@ -61,17 +63,22 @@ class Pool:
 
 
 class _Headers(Mapping[str, str]):
-    """An answer's headers, put in order only when somebody looks: most answers' are never read."""
+    """An answer's headers, taken apart only when somebody looks: most answers' are never read.
 
-    __slots__ = ("_raw", "_read")
+    The parser has read the head before and lets only lines of a name, a colon and a value pass, each with CR LF.
+    """
 
-    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
-        self._raw = raw
+    __slots__ = ("_head", "_read")
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
         self._read: dict[str, str] | None = None
 
     def _table(self) -> dict[str, str]:
         if self._read is None:
-            self._read = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._raw}
+            lines = self._head.decode("latin-1").split("\r\n")[1:]
+            parts = (line.partition(":") for line in lines)
+            self._read = {name.lower(): value.strip(" \t") for name, _, value in parts}
         return self._read
 
     def __getitem__(self, name: str) -> str:
@@ -117,14 +124,26 @@ class HttpResponse:
             self._connection = None
 
 
+def _is_plain(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-encoding", "").lower() in ("", "identity")
+
+
 class Connection(asyncio.Protocol):
-    """One connection; httptools calls the `on_...` methods while it parses."""
+    """One connection; httptools calls the `_on_...` methods while it parses."""
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
         self._pool = pool
         self._loop = loop
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
+        # httptools is told of no headers: most are never looked at, and being shown each costs more than all else.
+        self._parser = httptools.HttpResponseParser(
+            SimpleNamespace(
+                on_message_begin=self._on_message_begin,
+                on_headers_complete=self._on_headers_complete,
+                on_body=self._on_body,
+                on_message_complete=self._on_message_complete,
+            )
+        )
         self._parts: deque[bytes] = deque()
         self._awaited: asyncio.Future[None] | None = None
         self._lingering: asyncio.TimerHandle | None = None
@@ -134,13 +153,10 @@ class Connection(asyncio.Protocol):
 
     def _reset(self, *, stream: bool) -> None:
         self._stream = stream
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._encoding = b""
+        self._head = b""
         self._error: ProviderError | None = None
-        self._barren_bytes = self._head_bytes = self._queued_bytes = self._total_bytes = 0
-        self._status = 0
-        self._headed = self._complete = self._framed = self._informational = self._paused = self._touched = False
-        self.released = False
+        self._barren_bytes = self._queued_bytes = self._total_bytes = self._status = 0
+        self._headed = self._complete = self._informational = self._paused = self._touched = self.released = False
         self._keep = True
 
     # --- used by the transport and the response ---
@@ -165,9 +181,10 @@ class Connection(asyncio.Protocol):
             raise
         finally:
             self._awaited = None
+        headers = _Headers(self._head)
         if stream:
-            return HttpResponse(self, self._status, _Headers(self._headers), None)
-        return HttpResponse(None, self._status, _Headers(self._headers), self._take_whole())
+            return HttpResponse(self, self._status, headers, None)
+        return HttpResponse(None, self._status, headers, self._take_whole())
 
     def _take_whole(self) -> bytes:
         """The complete body; the connection is free again."""
@@ -264,6 +281,8 @@ class Connection(asyncio.Protocol):
             return
         self._touched = True
         body_bytes = self._total_bytes
+        if not self._headed:
+            self._head += data
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -287,47 +306,37 @@ class Connection(asyncio.Protocol):
             return
         if not self._touched:
             self._fail(StaleError())
-        elif self._headed and not self._framed and exc is None:
+        elif self._headed and exc is None and _FRAMING.isdisjoint(_Headers(self._head)):
             self._finish()  # a body that ends where the connection does
         else:
             self._fail(TruncatedError("the provider hung up in the middle of its answer"))
 
     # --- httptools callbacks ---
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header. Framing headers decide where the body ends."""
+    def _on_message_begin(self) -> None:
+        """The first byte of an answer's head."""
         if self._complete:
             self._refuse_surplus()
-            return
-        length = len(name)
-        self._head_bytes += length + len(value)
-        if self._head_bytes > HEAD_MAX_BYTES:
-            self._fail(GarbledError("the provider's answer has too large a head"))
-            return
-        self._headers.append((name, value))
-        if length in _TELLING_LENGTHS:
-            key = name.lower()
-            if key in (b"content-length", b"transfer-encoding"):
-                self._framed = True
-            elif key == b"content-encoding":
-                self._encoding = value.lower()
 
-    def on_headers_complete(self) -> None:
+    def _on_headers_complete(self) -> None:
         """The head is here: 1xx heads are passed over, a compressed body is refused."""
         if self._complete:
-            self._refuse_surplus()
             return
         self._status = self._parser.get_status_code()
         if 100 <= self._status < 200:
             self._informational = True
             return
         self._headed = True
-        if self._encoding not in (b"", b"identity"):
+        head = self._head.lstrip(b"\r\n")
+        head = self._head = head[: head.find(_HEAD_END)]
+        if len(head) > HEAD_MAX_BYTES:
+            self._fail(GarbledError("the provider's answer has too large a head"))
+        elif _CODING in head.lower() and not _is_plain(_Headers(head)):
             self._fail(GarbledError("the provider compressed its answer though asked not to"))
         elif self._stream:
             self._wake()
 
-    def on_body(self, body: bytes) -> None:
+    def _on_body(self, body: bytes) -> None:
         """More of the body."""
         if self._complete:
             self._refuse_surplus()
@@ -348,11 +357,11 @@ class Connection(asyncio.Protocol):
                 self._transport.pause_reading()
             self._wake()
 
-    def on_message_complete(self) -> None:
+    def _on_message_complete(self) -> None:
         """The answer is whole."""
         if self._informational:
             self._informational = False
-            self._headers = []
+            self._head = self._head.lstrip(b"\r\n").partition(_HEAD_END)[2]
             return
         if self._complete:
             self._refuse_surplus()
