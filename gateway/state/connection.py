@@ -75,6 +75,9 @@ def open_writer(path: Path) -> sqlite3.Connection:
     was_left_open = _size_bytes(path.with_name(path.name + "-wal")) > 0
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     try:
+        connection.execute("PRAGMA cell_size_check = ON")
+        if was_left_open:
+            _check(connection)  # before anything is written
         # It must come before anything else is in a new file, and says nothing about an old one.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -83,9 +86,6 @@ def open_writer(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("PRAGMA cell_size_check = ON")
-        if was_left_open:
-            _check(connection)
         install(connection)
         connection.create_function("add_histograms", 2, add_histograms, deterministic=True)
         migrate(connection)
@@ -151,7 +151,7 @@ def _check(connection: sqlite3.Connection) -> None:
     """Judge a file that nobody closed."""
     said: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if said != "ok":
-        raise DamagedStoreError(said)
+        raise DamagedStoreError(" ".join(said.split()))
 
 
 def _size_bytes(path: Path) -> int:
