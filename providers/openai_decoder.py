@@ -178,10 +178,13 @@ def _whole_choice(choice: _Choice, position: int, events: list[Event], in_band: 
         return GarbledError("the provider numbers its choices past any count")
     for place, call in enumerate(message.tool_calls or ()):
         call.index = place  # a whole list is in order, whatever its numbers say
+    before = len(events)
     _content(message, choice.logprobs, index, events)
     reason = choice.finish_reason
     if reason in BROKEN_REASONS:
         return ServerError(f"the provider ended the answer with finish_reason {reason!r}")
+    if not reason and len(events) == before:
+        return ServerError("the provider answered a choice with nothing in it, and no reason for that")
     # A null reason on a whole body: nothing was cut, its framing said that it is complete.
     meant = FINISH_REASONS.get(reason or "stop", "stop")
     events.append(ChoiceFinished(meant, index, choice.native_finish_reason or reason))

@@ -7,6 +7,7 @@ A Script is a coroutine that plays one exchange through its `Talk`. What the gat
 import asyncio
 import json
 import socket
+import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -127,7 +128,8 @@ class Scripted:
         self.connections += 1
         number = self.connections
         self.open.add(writer)
-        writer.transport.set_write_buffer_limits(high=0)  # so that `drain` means sent
+        if writer.get_extra_info("ssl_object") is None:  # whose flow control never wakes up from this
+            writer.transport.set_write_buffer_limits(high=0)  # so that `drain` means sent
         try:
             while (call := await self._read(reader, number)) is not None:
                 talk = Talk(self, call, writer)
@@ -184,10 +186,10 @@ def _told(watching: "asyncio.Future[bytes]") -> bool:
 
 
 @asynccontextmanager
-async def scripted(*scripts: Script, port: int = 0) -> AsyncIterator[Scripted]:
+async def scripted(*scripts: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[Scripted]:
     """A provider that listens while the block runs."""
     provider = Scripted(list(scripts) or [tells()])
-    server = await asyncio.start_server(provider.serve, "127.0.0.1", port, limit=LINE_MAX_BYTES, backlog=1024)
+    server = await asyncio.start_server(provider.serve, "127.0.0.1", 0, limit=LINE_MAX_BYTES, backlog=1024, ssl=tls)
     provider.port = server.sockets[0].getsockname()[1]
     try:
         yield provider

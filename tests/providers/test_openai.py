@@ -273,6 +273,7 @@ def test_a_failure_that_calls_itself_an_end_is_a_failure(reason):
 
 def test_a_whole_body_without_a_reason_is_complete_a_stream_is_not():
     assert ChoiceFinished("stop", 0, None) in read_body({"choices": [{"message": {"content": "a"}}]})
+    assert type(failure(read_body({"choices": [{"message": {"content": None}}]}))) is ServerError
     assert type(failure(read_stream(delta({"content": "a"})))) is TruncatedError
     assert type(failure(read_stream(delta({"content": "a"}), delta({"content": "b"}, "stop", 1)))) is TruncatedError
     assert type(failure(read_stream())) is TruncatedError
