@@ -23,6 +23,16 @@ SECTIONS = (
         "How long a provider may take, and how often others are asked.",
         ("gateway/attempts.py", "gateway/engine.py", "gateway/upstream.py"),
     ),
+    (
+        "Routing",
+        "",
+        (
+            "gateway/routing/preferences.py",
+            "gateway/routing/plugins.py",
+            "gateway/routing/compression.py",
+            "gateway/routing/warmth.py",
+        ),
+    ),
     ("The way to a provider", "", ("providers/",)),
     ("providers.yaml", "", ("gateway/config/",)),
     ("What `mixgate import` and `mixgate refresh` read", "", ("gateway/imports/", "gateway/config/refreshed.py")),

@@ -35,6 +35,7 @@ ROOT_ADVICE = {
     "not_found": "Correct the path: the API is under `/v1` and `/api/v1`.",
     "method_not_allowed": "Use the method that the message names.",
     "model_not_found": "Use a name that `GET /v1/models` lists; the message offers near ones.",
+    "temporarily_unavailable": "Ask again after `retry-after`; add an Endpoint elsewhere.",
     "no_endpoint_available": "Operator: the message names per Endpoint what to set or to pull.",
     "gateway_overloaded": "Ask again after `retry-after`.",
     "server_shutdown": "Ask again: the gateway is restarting.",
@@ -84,6 +85,14 @@ KEY_NOTES = {
 """By section and key: what a reader should know beside the schema's own description."""
 
 LIMIT_WORDS = {
+    "gateway/routing/preferences.py:SLUG_MAX_CHARS": "One of them",
+    "gateway/routing/preferences.py:SESSION_MAX_CHARS": "`x-session-id`",
+    "gateway/routing/preferences.py:USER_MAX_CHARS": "`user`",
+    "gateway/config/fields.py:TIMEOUT_MIN_S": "The shortest limit under `timeouts`",
+    "gateway/config/fields.py:TIMEOUT_MAX_S": "The longest",
+    "gateway/config/fields.py:WEIGHT_MAX": "A weight under `weights` or `score`",
+    "gateway/config/fields.py:IN_FLIGHT_MAX": "`in_flight_max`",
+    "gateway/server/metadata.py:DETAIL_MAX_CHARS": "What is said of the constraint that left nobody",
     "gateway/server/limits.py:linger_max_bytes": "What is thrown away so, at most",
     "gateway/server/run.py:SECOND_SIGNAL_S": "What running answers get after a second SIGTERM or Ctrl-C",
     "gateway/server/run.py:drain_lag_s": "After SIGTERM: still accepting",
