@@ -5,6 +5,7 @@ from math import inf
 from typing import Final
 
 from gateway.health.breaker import Breaker
+from gateway.health.evidence import LOOK_HOLDS_S, Complaints, Looks
 from gateway.health.kinds import COUNTED, FailureKind, Permit, Result
 from gateway.health.pace import Pace
 from gateway.health.parking import Cap, Parking
@@ -29,12 +30,6 @@ TAKEN_S: Final = 1.0
 """When to look again at an Endpoint whose one permit is taken."""
 PANIC_MAX: Final = 2
 """So many Attempts at once go to an Endpoint that is open, when there is no better one."""
-COMPLAINTS_S: Final = 60.0
-COMPLAINTS_MIN: Final = 3
-"""So many callers, all told within a minute that they ask wrongly and nobody that it went well: it is not them."""
-COMPLAINTS_MAX: Final = 16
-PROBES_TO_FALL: Final = 3
-PROBES_TO_RISE: Final = 2
 QUIET_S: Final = 1860.0
 """After so long without an Attempt, no figure changes any more with time alone."""
 
@@ -55,16 +50,14 @@ class EndpointHealth:
         "_figures_until_s",
         "_fresh_until_s",
         "_gated",
-        "_last_ok_s",
         "_last_s",
         "_latency",
+        "_looks",
         "_may_open",
         "_observation",
         "_on_change",
         "_panics",
         "_parking",
-        "_probe_down",
-        "_probe_run",
         "_probing",
         "_ratio",
         "_recent",
@@ -103,12 +96,10 @@ class EndpointHealth:
         self._disabled_until_s: float | None = None
         self._probing = False
         self._panics = 0
-        self._complaints: dict[str, float] = {}
-        self._last_ok_s = -inf
+        self._complaints = Complaints()
+        self._looks = Looks()
         self._last_s = -inf
         self._restless_until_s = -inf
-        self._probe_run = 0
-        self._probe_down = False
         self._waiting = 0
         self._capacity: int | None = None
         self._announced: Standing = "healthy"
@@ -162,10 +153,8 @@ class EndpointHealth:
         two good ones.
         """
         self._uptime.count("probe_ok" if ok else "probe_fail")
-        self._probe_run = 0 if ok is not self._probe_down else self._probe_run + 1
-        if self._probe_run >= (PROBES_TO_RISE if self._probe_down else PROBES_TO_FALL):
-            self._probe_down = not self._probe_down
-            self._probe_run = 0
+        self._looks.add(now_s, ok=ok)
+        self._restless_until_s = max(self._restless_until_s, now_s + LOOK_HOLDS_S + 1.0)
         self._fresh_until_s = -inf
 
     def note_capacity(self, waiting: int, capacity: int | None) -> None:
@@ -237,16 +226,15 @@ class EndpointHealth:
         return Permit.REFUSED
 
     def _succeed(self, permit: Permit, result: Result, now_s: float) -> None:
-        self._last_ok_s = self._last_s = now_s
+        self._last_s = now_s
         self._restless_until_s = now_s + QUIET_S
         bucket = self.pace.add(result, now_s)
         self._uptime.succeed(now_s, bucket, result.prompt_tokens, result.output_tokens or 0)
         self._ratio.add_ok(now_s)
         self._recent.add_ok(now_s)
         self._parking.calm()
-        self._probe_down = False
-        if self._complaints:
-            self._complaints.clear()
+        self._looks.reset()
+        self._complaints.clear(now_s)
         if permit is Permit.NORMAL:
             self._breaker.good()
         elif permit is Permit.PROBE:
@@ -266,7 +254,7 @@ class EndpointHealth:
     def _fail(self, permit: Permit, kind: FailureKind, result: Result, now_s: float) -> None:
         self._last_s = now_s
         self._restless_until_s = now_s + QUIET_S
-        if kind == "client" and self._is_its_own_fault(result.caller, now_s):
+        if kind == "client" and self._complaints.add(result.caller, now_s):
             kind = "server"
         bucket = -1 if result.ttft_s is None else self.pace.add(result, now_s)
         self._uptime.fail(kind, now_s, bucket, result.prompt_tokens, result.output_tokens or 0)
@@ -282,15 +270,6 @@ class EndpointHealth:
             self._disabled_until_s = now_s + DISABLED_S
             self._gated = True
             self._announce("disabled", "it refused our key or does not know the model", now_s)
-
-    def _is_its_own_fault(self, caller: str, now_s: float) -> bool:
-        """Whether so many callers cannot all be wrong."""
-        if caller:
-            since_s = now_s - COMPLAINTS_S
-            self._complaints = {who: at_s for who, at_s in self._complaints.items() if at_s > since_s}
-            if len(self._complaints) < COMPLAINTS_MAX or caller in self._complaints:
-                self._complaints[caller] = now_s
-        return len(self._complaints) >= COMPLAINTS_MIN and now_s - self._last_ok_s >= COMPLAINTS_S
 
     def _count(self, permit: Permit, kind: FailureKind, now_s: float) -> None:
         breaker = self._breaker
@@ -333,7 +312,7 @@ class EndpointHealth:
             self._on_change(self.id, standing, why, now_s)
 
     def _observe_anew(self, now_s: float) -> Observation:
-        restless = now_s < self._restless_until_s
+        restless = self._probing or now_s < self._restless_until_s
         second_s = float(int(now_s) + 1)
         if now_s >= self._figures_until_s:
             self._figures_until_s = second_s
@@ -382,7 +361,8 @@ class EndpointHealth:
             return "probing" if free else "open", max(breaker.until_s, taken_s)
         if self._ratio.is_bad(now_s, least=RATIO_LEAST, share=RATIO_DEGRADED):
             return "degraded", 0.0
-        return "degraded" if self._probe_down and self._uptime_share is None else "healthy", 0.0
+        looks_down = self._uptime_share is None and self._looks.is_down(now_s)
+        return "degraded" if looks_down else "healthy", 0.0
 
 
 _WHY_LATER: Final[dict[Standing, str]] = {

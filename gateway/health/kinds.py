@@ -17,6 +17,7 @@ from providers.errors import (
     ProviderError,
     RateLimitedError,
     RegionError,
+    ResetError,
     ServerError,
     StalledError,
     TruncatedError,
@@ -47,6 +48,7 @@ COUNTED: Final[frozenset[FailureKind]] = frozenset({"connect", "overload", "serv
 _KINDS: Final[dict[type[MixgateError], FailureKind]] = {
     ProviderError: "server",
     ConnectError: "connect",
+    ResetError: "server",
     OverloadedError: "overload",
     RateLimitedError: "rate_limit",
     ServerError: "server",

@@ -314,6 +314,16 @@ def test_an_idle_endpoint_that_free_looks_find_down_goes_behind_until_they_find_
     assert standings == [False] * 5 + [True] * 4 + [False]
 
 
+def test_looks_of_long_ago_say_nothing():
+    driver = Driver()
+    for _ in range(3):
+        driver.health.note_probe(ok=False, now_s=driver.now_s)
+    driver.now_s += 299.0
+    assert driver.seen().standing == "degraded"
+    driver.now_s += 1.0
+    assert driver.seen().standing == "healthy"
+
+
 STEADY_S = tuple(3.0 * place for place in range(20))
 IN_BURSTS_S = (*[0.0] * 6, 4.0, 12.0, 12.1, *(28.0 + place for place in range(11)))
 
