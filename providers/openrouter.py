@@ -15,11 +15,9 @@ from providers.errors import ProviderError
 from providers.json_values import members
 from providers.messages import ChatRequest
 from providers.openai import OpenAi
+from providers.parameters import COMPRESSION
 
 _CODEC = OpenAi()
-
-COMPRESSION = "context-compression"
-"""The plugin by which OpenRouter cuts the middle out of a prompt that does not fit."""
 
 
 _NAMED_PROVIDERS = ("order", "only", "ignore")

@@ -1,10 +1,13 @@
-"""The members of a chat request that an Endpoint may or may not honour, by their names on the wire.
+"""Names on the wire: the members of a chat request that an Endpoint may or may not honour, and a plugin.
 
 A configuration lists them (`parameters:` of a model), a client may insist on them (`provider.require_parameters`).
 The names are those of OpenRouter's `supported_parameters`: https://openrouter.ai/docs/api-reference/parameters
 """
 
 from typing import Final
+
+COMPRESSION: Final = "context-compression"
+"""The plugin by which the middle is cut out of a prompt that does not fit."""
 
 PARAMETERS: Final = (
     "max_tokens",

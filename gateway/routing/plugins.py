@@ -11,7 +11,7 @@ from msgspec import Struct
 from gateway.config.complaints import did_you_mean
 from gateway.errors import InvalidRequestError
 from providers.messages import ChatRequest
-from providers.openrouter import COMPRESSION
+from providers.parameters import COMPRESSION
 
 MIDDLE_OUT: Final = "middle-out"
 PLUGINS_MAX: Final = 32

@@ -13,7 +13,7 @@ from gateway.config.catalogue import NAME_SUFFIXES
 from gateway.routing.candidate import Candidate, Exclusion, Plan
 from gateway.routing.compression import Compressed
 from gateway.routing.plugins import MIDDLE_OUT
-from providers.openrouter import COMPRESSION
+from providers.parameters import COMPRESSION
 
 LISTED_MAX: Final = 64
 """Endpoints, providers or names in one list of an answer."""

@@ -4,7 +4,8 @@ import pytest
 
 from providers.base import Endpoint
 from providers.messages import ChatRequest, Message
-from providers.openrouter import COMPRESSION, OpenRouter, forwarded_preferences
+from providers.openrouter import OpenRouter, forwarded_preferences
+from providers.parameters import COMPRESSION
 from providers.quirks import Quirks
 
 ENDPOINT = Endpoint(

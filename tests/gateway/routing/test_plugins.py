@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.errors import InvalidRequestError
 from gateway.routing.plugins import NO_PLUGINS, PLUGINS, PLUGINS_MAX, read_plugins
 from providers.messages import ChatRequest, Message
-from providers.openrouter import COMPRESSION
+from providers.parameters import COMPRESSION
 
 
 def read(**members: Any) -> bool | None:
