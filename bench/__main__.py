@@ -11,6 +11,8 @@ from typing import Any
 
 from bench.beside_local import PAIRS_DEFAULT, judge_beside_local, measure_beside_local
 from bench.codecs import REPEATS, measure_codecs
+from bench.decisions import REPEATS as DECISION_REPEATS
+from bench.decisions import measure_decisions
 from bench.figures import Judgement
 from bench.measure import Bench, measure_import, run_rounds
 from bench.modes import MODES, shortened, write_bodies
@@ -44,6 +46,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--markdown", action="store_true", help="print the README's block from the last run, and stop")
     parser.add_argument("--profile", choices=names, metavar="MODE", help="profile the gateway in one mode, and stop")
     parser.add_argument("--codecs", action="store_true", help="only what the dialects cost without sockets")
+    parser.add_argument("--decisions", action="store_true", help="only what the router's decisions cost")
     parser.add_argument(
         "--beside-local", action="store_true", help="only what remote requests suffer beside a busy local worker"
     )
@@ -72,6 +75,16 @@ def run_codecs(options: argparse.Namespace) -> int:
     return _gate(judgements, options)
 
 
+def run_decisions(options: argparse.Namespace) -> int:
+    """What the router's decisions cost."""
+    out: Path = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    judgements = measure_decisions(QUICK_REPEATS if options.quick else DECISION_REPEATS)
+    keep("decisions", judgements, out / "results.json")
+    print_bars("Decisions: CPU time of the fastest of many runs", judgements)
+    return _gate(judgements, options)
+
+
 def run_beside_local(bench: Bench, options: argparse.Namespace, out: Path) -> int:
     """What remote requests suffer beside the local worker."""
     pairs = 1 if options.quick else PAIRS_DEFAULT
@@ -92,6 +105,8 @@ def run(options: argparse.Namespace) -> int:
     """Measure, print, keep; the exit code."""
     if options.codecs:
         return run_codecs(options)
+    if options.decisions:
+        return run_decisions(options)
     tools = build_tools()
     out: Path = options.out.resolve()
     bodies = out / "bodies"

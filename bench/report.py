@@ -176,7 +176,7 @@ def _ratio_text(value: float | None) -> str:
     return f"{value:.0f}" if value == int(value) else f"{value:.2f}"
 
 
-ALONE = ("codecs", "beside_local")
+ALONE = ("codecs", "decisions", "beside_local")
 """What is measured by a call of its own and kept in the same file."""
 
 

@@ -163,16 +163,23 @@ def _cost(row: Row, demand: Demand) -> int | None:
 
 
 def _wishes_missed(row: Row, seen: Observation, demand: Demand) -> int:
-    """The handicap of what the client would rather have otherwise."""
-    ask, wish = demand.ask, demand.preferences
+    """The handicap of what the client would rather have otherwise. What nobody measured misses nothing."""
     group = NAMED * place_in(demand.order, row, demand.slugs) if demand.order else 0
-    if wish.min_throughput is not None and wish.min_throughput.missed_by(seen.throughput, at_least=True):
-        group += CUTOFF
-    if wish.max_latency is not None and wish.max_latency.missed_by(seen.latency, at_least=False):
-        group += CUTOFF
+    measured = seen.throughput
+    if measured is not None:
+        for field, wish in demand.floors:
+            if getattr(measured, field) < wish:
+                group += CUTOFF
+                break
+    measured = seen.latency
+    if measured is not None:
+        for field, wish in demand.ceilings:
+            if getattr(measured, field) > wish:
+                group += CUTOFF
+                break
     taken = row.endpoint.parameters
-    if taken is not None and ask.parameters:
-        group += PARAMETER * min(sum(name not in taken for name in ask.parameters), PARAMETERS_MAX)
+    if taken is not None and not demand.parameters <= taken:
+        group += PARAMETER * min(len(demand.parameters - taken), PARAMETERS_MAX)
     return group
 
 

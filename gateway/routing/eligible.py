@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from gateway.routing.ask import NO_PREFERENCES, Ask, Preferences
+from gateway.routing.ask import NO_PREFERENCES, Ask, Cutoffs, Preferences, PriceLimit
 from gateway.routing.candidate import Exclusion
 from gateway.routing.costs import cost_at, price_now
-from gateway.routing.table import ABILITIES, UNBOUNDED, Row, Table
+from gateway.routing.table import ABILITIES, ASSURANCES, UNBOUNDED, Row, Table
 from providers.base import Price
+from providers.pricing import PICO_PER_NANO
 
 OUTPUT_MIN_TOKENS: Final = 16
 """Room that an answer needs where the client asked for no length."""
@@ -19,8 +20,25 @@ OUTPUT_UNKNOWN_TOKENS: Final = 4096
 EMULATED: Final = frozenset({"tools", "json_object", "json_schema"})
 """Capabilities that any model can be given in words (providers/emulation.py)."""
 UNKNOWN_QUANTIZATION: Final = "unknown"
+UNKNOWN_PRICE: Final = Price()
+PER_TOKEN: Final = frozenset({"input_in_pusd", "output_in_pusd"})
+"""Prices that everybody has, so that silence is not zero."""
+PRICE_WORDS: Final = {
+    "input_in_pusd": "price for input",
+    "output_in_pusd": "price for output",
+    "request_in_pusd": "price for a request",
+    "image_in_pusd": "price for an image",
+}
+_UNASSURED: Final = {
+    "data_collection": "it is not known to leave what it is sent unused",
+    "zdr": "it is not known to keep nothing of what it is sent",
+    "distillable": "its text is not known to be free to train on",
+}
 _EMULATED_BITS: Final = sum(ABILITIES[name] for name in EMULATED)
-_PICO_PER_NANO: Final = 1000
+
+
+Limits: TypeAlias = tuple[tuple[str, float], ...]
+"""Field names and what they are held against; what was not wished for is not among them."""
 
 
 class Demand(Struct, frozen=True):
@@ -47,6 +65,17 @@ class Demand(Struct, frozen=True):
     ignore: tuple[str, ...]
     slugs: frozenset[str]
     """What we know by name; whatever else a preference names, a router further on may know."""
+    parameters: frozenset[str]
+    assured: int
+    """Bits of `ASSURANCES` that the client insists on."""
+    paying: bool
+    """There is a limit to what it may cost."""
+    price_limits: Limits
+    """By the field of a Price."""
+    floors: Limits
+    """Wishes for throughput, by the field of Quantiles."""
+    ceilings: Limits
+    """Wishes for latency, likewise."""
 
 
 def demand_of(table: Table, ask: Ask, now_utc: datetime | None) -> Demand:
@@ -67,25 +96,45 @@ def demand_of(table: Table, ask: Ask, now_utc: datetime | None) -> Demand:
         needed & ~_EMULATED_BITS if table.emulate else needed,
         not (plain and ask.permitted is None and ask.budget_in_nusd is None),
         None if ask.permitted is None else frozenset(ask.permitted),
-        () if plain else _lower(preferences.order),
-        () if plain else _lower(preferences.only),
-        () if plain else _lower(preferences.ignore),
+        _lower(preferences.order),
+        _lower(preferences.only),
+        _lower(preferences.ignore),
         table.slugs,
+        frozenset(ask.parameters),
+        0 if plain else _assurances(preferences),
+        ask.budget_in_nusd is not None or preferences.free_only or preferences.max_price is not None,
+        _set(preferences.max_price),
+        _set(preferences.min_throughput),
+        _set(preferences.max_latency),
     )
 
 
-def _lower(slugs: Sequence[str]) -> tuple[str, ...]:
-    return tuple(slug.lower() for slug in slugs)
+def _set(wishes: PriceLimit | Cutoffs | None) -> Limits:
+    if wishes is None:
+        return ()
+    values = [(name, getattr(wishes, name)) for name in wishes.__struct_fields__]
+    return tuple([(name, value) for name, value in values if value is not None])
+
+
+def _lower(slugs: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple([slug.lower() for slug in slugs]) if slugs else slugs
+
+
+def _assurances(preferences: Preferences) -> int:
+    return (
+        ASSURANCES["data_collection"] * (preferences.data_collection == "deny")
+        + ASSURANCES["zdr"] * preferences.zdr
+        + ASSURANCES["distillable"] * preferences.distillable
+    )
 
 
 def judge(row: Row, demand: Demand) -> Exclusion | None:
     """Why it may not serve the request, if it may not. What the operator decides comes first, money last."""
-    return (
-        (_by_lists(row, demand) if demand.special else None)
-        or _by_abilities(row, demand)
-        or _by_size(row, demand)
-        or (_by_wishes(row, demand) or _by_money(row, demand) if demand.special else None)
-    )
+    exclusion = _by_lists(row, demand) if demand.special else None
+    exclusion = exclusion or _by_abilities(row, demand) or _by_size(row, demand)
+    if exclusion is None and demand.special:
+        exclusion = _by_wishes(row, demand) or (_by_money(row, demand) if demand.paying else None)
+    return exclusion
 
 
 def place_in(slugs: Sequence[str], row: Row, known: frozenset[str]) -> int:
@@ -141,48 +190,32 @@ def _by_size(row: Row, demand: Demand) -> Exclusion | None:
 
 def _by_wishes(row: Row, demand: Demand) -> Exclusion | None:
     """What a client insists on. What nobody knows of an Endpoint does not satisfy it, parameters apart."""
-    wish, endpoint, data = demand.preferences, row.endpoint, row.endpoint.data
-    if wish.require_parameters and endpoint.parameters is not None:
+    wish, endpoint = demand.preferences, row.endpoint
+    if wish.require_parameters and endpoint.parameters is not None and not demand.parameters <= endpoint.parameters:
         lost = [name for name in demand.ask.parameters if name not in endpoint.parameters]
-        if lost:
-            return _no(row, "parameters", f"it does not take {', '.join(lost[:8])}")
+        return _no(row, "parameters", f"it does not take {', '.join(lost[:8])}")
     if wish.quantizations and not (row.relays and endpoint.quantization is None):
         stored = endpoint.quantization or UNKNOWN_QUANTIZATION
         if stored not in wish.quantizations:
             return _no(row, "quantization", f"its weights are {stored}, the request takes other ones only")
-    if wish.data_collection == "deny" and not _is(value=data.collects, wanted=False, relays=row.relays):
-        return _no(row, "data_collection", "it is not known to leave what it is sent unused")
-    if wish.zdr and not _is(value=data.retains, wanted=False, relays=row.relays):
-        return _no(row, "zdr", "it is not known to keep nothing of what it is sent")
-    if wish.distillable and not _is(value=endpoint.distillable, wanted=True, relays=row.relays):
-        return _no(row, "distillable", "its text is not known to be free to train on")
+    missing = demand.assured & ~row.assured
+    if missing:
+        code = next(name for name, bit in ASSURANCES.items() if bit & missing)
+        return _no(row, code, _UNASSURED[code])
     return None
 
 
-def _is(*, value: bool | None, wanted: bool, relays: bool) -> bool:
-    return relays if value is None else value is wanted
-
-
 def _by_money(row: Row, demand: Demand) -> Exclusion | None:
-    limits, budget = demand.preferences.max_price, demand.ask.budget_in_nusd
-    if limits is None and budget is None and not demand.preferences.free_only:
-        return None
-    price = price_now(row.tariff, demand.ask.prompt_tokens, demand.now_utc)
+    budget, tariff = demand.ask.budget_in_nusd, row.tariff
+    price = tariff.price if tariff.plain else price_now(tariff, demand.ask.prompt_tokens, demand.now_utc)
     if demand.preferences.free_only and not _is_free(price):
         return _no(row, "not_free", "it is not known to be free of charge")
-    if limits is not None:
-        price = price or Price()
-        pairs = (
-            ("input", limits.input_in_pusd, price.input_in_pusd),
-            ("output", limits.output_in_pusd, price.output_in_pusd),
-            ("request", limits.request_in_pusd, price.request_in_pusd or 0),
-            ("image", limits.image_in_pusd, price.image_in_pusd or 0),
-        )
-        for name, limit, charged in pairs:
-            if limit is not None and charged is None:
-                return _no(row, "max_price", f"nobody knows its price for {name}", limit)
-            if limit is not None and charged is not None and charged > limit:
-                return _no(row, "max_price", f"its price for {name} is above the request's", limit, charged)
+    for field, limit in demand.price_limits:
+        charged = getattr(price or UNKNOWN_PRICE, field)
+        if charged is None and field in PER_TOKEN:
+            return _no(row, "max_price", f"nobody knows its {PRICE_WORDS[field]}", int(limit))
+        if charged is not None and charged > limit:
+            return _no(row, "max_price", f"its {PRICE_WORDS[field]} is too high", int(limit), charged)
     return None if budget is None else _by_budget(row, demand, price, budget)
 
 
@@ -194,22 +227,18 @@ def _is_free(price: Price | None) -> bool:
 
 def _by_budget(row: Row, demand: Demand, price: Price | None, budget_in_nusd: int) -> Exclusion | None:
     ask = demand.ask
-    cost = cost_at(
-        price, prompt_tokens=ask.prompt_tokens, output_tokens=_longest_answer(row, demand), images=ask.images
-    )
+    # The longest answer that it could give. Far above every size that is known, none is known.
+    longest = min(demand.output_tokens or UNBOUNDED, row.output_max_tokens, row.context_tokens - ask.prompt_tokens)
+    if longest > UNBOUNDED // 2:
+        longest = max(demand.expected_tokens, OUTPUT_UNKNOWN_TOKENS)
+    cost = cost_at(price, prompt_tokens=ask.prompt_tokens, output_tokens=longest, images=ask.images)
     if cost is None:
         return _no(row, "budget", "nobody knows its price, so it cannot be kept within a budget", None, budget_in_nusd)
-    # Rounded up: what is left of a budget is never overdrawn by a fraction.
-    worst_in_nusd = -(-cost // _PICO_PER_NANO)
-    if worst_in_nusd > budget_in_nusd:
-        return _no(row, "budget", "it could cost more than is left to spend", worst_in_nusd, budget_in_nusd)
+    if cost > budget_in_nusd * PICO_PER_NANO:
+        # Rounded up, as what is left of a budget is never overdrawn by a fraction.
+        wanted = -(-cost // PICO_PER_NANO)
+        return _no(row, "budget", "it could cost more than is left to spend", wanted, budget_in_nusd)
     return None
-
-
-def _longest_answer(row: Row, demand: Demand) -> int:
-    room = row.context_tokens - demand.ask.prompt_tokens if row.context_tokens < UNBOUNDED else UNBOUNDED
-    longest = min(demand.output_tokens or UNBOUNDED, row.output_max_tokens, room)
-    return max(demand.expected_tokens, OUTPUT_UNKNOWN_TOKENS) if longest == UNBOUNDED else longest
 
 
 def _no(row: Row, code: str, reason: str, wanted: int | None = None, limit: int | None = None) -> Exclusion:

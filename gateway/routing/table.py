@@ -18,6 +18,8 @@ UNBOUNDED: Final = 1 << 62
 """The size of what nobody knows the size of: nothing is too long for it."""
 ABILITIES: Final = {name: 1 << position for position, name in enumerate(Capabilities.__struct_fields__)}
 """Each capability's bit."""
+ASSURANCES: Final = {"data_collection": 1, "zdr": 2, "distillable": 4}
+"""Each promise about data that a client may insist on, and its bit."""
 
 UNVERIFIED: Final = 1
 LOCAL: Final = 1 << 12
@@ -43,6 +45,8 @@ class Row(Struct, frozen=True):
     """What a preference may call it, in lower case."""
     relays: bool
     """A router itself: preferences are passed on to it, so what we don't know of it, it looks after."""
+    assured: int
+    """Bits of `ASSURANCES`: what is known of it, or left to it."""
 
 
 class Stage(Struct, frozen=True):
@@ -145,6 +149,20 @@ def _row(endpoint: Endpoint, route: Route, catalogue: Catalogue, stage: int, *, 
         names=frozenset((route.name, endpoint.model, endpoint.provider, endpoint.id)),
         slugs=frozenset(_slugs(endpoint)),
         relays=endpoint.quirks.router_fields,
+        assured=_assured(endpoint),
+    )
+
+
+def _assured(endpoint: Endpoint) -> int:
+    """What nobody knows is not assured, but where a router looks after it that is told what the client wants."""
+    answers = {
+        "data_collection": (endpoint.data.collects, False),
+        "zdr": (endpoint.data.retains, False),
+        "distillable": (endpoint.distillable, True),
+    }
+    relays = endpoint.quirks.router_fields
+    return sum(
+        ASSURANCES[name] for name, (known, wanted) in answers.items() if (relays if known is None else known is wanted)
     )
 
 
