@@ -15,7 +15,7 @@ from gateway.state.errors import DamagedStoreError, translate
 from gateway.state.schema import SPANS
 from gateway.state.writer import EndpointEvent
 
-ROWS_MAX: Final = 100_000
+ROWS_MAX: Final = 200_000
 """Rows that one look-up returns at most."""
 STATIC_MAX_BYTES: Final = 64 * 1024 * 1024
 """A static part when it is unpacked."""
@@ -125,7 +125,8 @@ class Reader:
     def read_minutes(self, endpoint_id: str | None, from_minute: int, until_minute: int) -> list[MinuteRow]:
         """What one Endpoint (None: every one) did from one minute of Unix time to before another, oldest first.
 
-        Older times come by the hour and by the day. Minutes without traffic are not there.
+        Older times come by the hour and by the day. Minutes without traffic are not there. Of more than ROWS_MAX rows
+        the newest.
 
         Raises:
             StoreError: The store cannot be read.
@@ -137,8 +138,9 @@ class Reader:
             for span in SPANS
         )
         values = (from_minute, until_minute, *names) * len(SPANS)
-        rows = self._rows(f"{each} ORDER BY minute, endpoint_id LIMIT {ROWS_MAX}", values)
-        return [MinuteRow(**dict(zip(MinuteRow.__struct_fields__, row, strict=True))) for row in rows]
+        # Where there are too many, the newest are the ones that are wanted.
+        rows = self._rows(f"{each} ORDER BY minute DESC, endpoint_id DESC LIMIT {ROWS_MAX}", values)
+        return [MinuteRow(**dict(zip(MinuteRow.__struct_fields__, row, strict=True))) for row in reversed(rows)]
 
     def read_uptime(self, endpoint_id: str, window_s: float, *, now_unix_s: float) -> Uptime:
         """The uptime of one Endpoint over a time that ends now, this minute included.
