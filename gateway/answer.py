@@ -19,6 +19,7 @@ from gateway.fleet import Fleet
 from gateway.health import FailureKind, Health, Permit, Result, kind_of
 from gateway.rescue import Delivered, Rescue, RescueNote, is_plain
 from gateway.routing.candidate import Plan
+from gateway.routing.compression import Compressed
 from gateway.turns import Turn, Turns
 from gateway.watch import Watch
 from providers.base import Endpoint
@@ -72,12 +73,13 @@ class Answer:
         "attempts",
         "committed",
         "complete",
+        "compressed",
         "request",
         "rescued",
         "stream",
     )
 
-    def __init__(self, request: ChatRequest, course: Course) -> None:
+    def __init__(self, request: ChatRequest, course: Course, compressed: Compressed | None = None) -> None:
         plan = course.plan
         self.request = request
         self.stream = bool(request.stream)
@@ -86,6 +88,8 @@ class Answer:
         self.complete = False
         """Whether the events handed over last were the last ones."""
         self.rescued: RescueNote | None = None
+        self.compressed = compressed
+        """What was cut out of the prompt, if anything."""
         self._course = course
         self._call: Call | None = None
         self._permit = Permit.REFUSED

@@ -10,6 +10,7 @@ from providers.errors import (
     OverloadedError,
     ProviderError,
     RateLimitedError,
+    ResetError,
     ServerError,
     TruncatedError,
 )
@@ -39,9 +40,9 @@ def pause_before_again(error: ProviderError, *, explicit: bool, alone: bool, dra
         patience_s = ALONE_WAIT_MAX_S if alone else WAITED_OUT_MAX_S if explicit else -1.0
         return wait_s if wait_s is not None and wait_s <= patience_s else None
     jitter_s = PAUSE_MIN_S + draw * (PAUSE_MAX_S - PAUSE_MIN_S)
-    if isinstance(error, TruncatedError) or (type(error) is ServerError and error.upstream_status in HICCUPS):
+    if isinstance(error, ResetError) or (type(error) is ServerError and error.upstream_status in HICCUPS):
         return jitter_s
-    if alone and isinstance(error, OverloadedError | ConnectError | ServerError):
+    if alone and isinstance(error, OverloadedError | ConnectError | ServerError | TruncatedError):
         pause_s = max(jitter_s, wait_s or 0.0)
         return pause_s if pause_s <= ALONE_WAIT_MAX_S and not isinstance(error, GarbledError) else None
     return None

@@ -42,10 +42,10 @@ class Turns:
         "_health",
         "_left_min_s",
         "_max",
+        "_patience_s",
         "_plan",
         "_position",
         "_tries",
-        "_waited",
         "errors",
         "last",
     )
@@ -75,7 +75,7 @@ class Turns:
         self._attempts = 0
         self._tries: dict[str, int] = {}
         self._again = False
-        self._waited: set[str] = set()
+        self._patience_s = ALONE_WAIT_MAX_S
         self.last: Turn | None = None
         self.errors: list[ProviderError] = []
         """How the Attempts so far failed."""
@@ -139,10 +139,9 @@ class Turns:
         ):
             return 0.0
         pause_s = pause_before_again(error, explicit=self._plan.explicit, alone=not self.others, draw=self._draw)
-        if pause_s is None or now_s + pause_s + self._left_min_s > self._deadline_s:
+        if pause_s is None or not self._may_wait(pause_s, now_s) or not self._borrow(now_s):
             return 0.0
-        if not self._borrow(now_s):
-            return 0.0
+        self._patience_s -= pause_s
         self._again = True
         return pause_s
 
@@ -162,15 +161,13 @@ class Turns:
 
     def _rouse(self, candidate: Candidate, now_s: float) -> Turn | float | None:
         """The same for one that rests, now that nobody else is left."""
-        observation, name = candidate.observation, candidate.endpoint.id
+        observation = candidate.observation
         if observation.standing == "open":
             return self._enter(candidate, now_s, "panic") if self._borrow(now_s) else None
         wait_s = observation.until_s - now_s
-        if observation.standing != "parked" or name in self._waited or not 0 < wait_s <= ALONE_WAIT_MAX_S:
+        if observation.standing != "parked" or wait_s <= 0 or not self._may_wait(wait_s, now_s):
             return None
-        if now_s + wait_s + self._left_min_s > self._deadline_s:
-            return None
-        self._waited.add(name)
+        self._patience_s -= wait_s
         return wait_s
 
     def _enter(self, candidate: Candidate, now_s: float, why: Why) -> Turn | None:
@@ -182,6 +179,10 @@ class Turns:
         self._tries[name] = self._tries.get(name, 0) + 1
         self.last = Turn(candidate, permit, why)
         return self.last
+
+    def _may_wait(self, wait_s: float, now_s: float) -> bool:
+        """Whether this request has so much patience, and time, left."""
+        return wait_s <= self._patience_s and now_s + wait_s + self._left_min_s <= self._deadline_s
 
     def _borrow(self, now_s: float) -> bool:
         self._borrowed = self._borrowed or self._budget.take(now_s)

@@ -2,7 +2,8 @@
 
     MixgateError
     ├── ProviderError              a provider, or the way to it, failed
-    │   ├── ConnectError           nothing answered: DNS, refused, TLS, reset before any byte
+    │   ├── ConnectError           nothing answered: DNS, refused, TLS
+    │   │   └── ResetError         it took the connection and dropped it without a word
     │   ├── OverloadedError        it answered that it is too busy
     │   ├── RateLimitedError       it answered that we ask too often
     │   ├── ServerError            it broke: 5xx, an error inside a 200, an empty answer
@@ -80,9 +81,15 @@ class ProviderError(MixgateError):
 
 
 class ConnectError(ProviderError):
-    """Nothing answered: DNS, refused, TLS, or a reset before any byte."""
+    """Nothing answered: DNS, refused, TLS."""
 
     code: ClassVar[str] = "connect_failed"
+
+
+class ResetError(ConnectError):
+    """It took the connection, and dropped it before any byte of an answer."""
+
+    code: ClassVar[str] = "connection_reset"
 
 
 class OverloadedError(ProviderError):

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from providers.base import WireRequest
-from providers.errors import ConnectError
+from providers.errors import ConnectError, ResetError
 from providers.http_connection import Connection, HttpResponse, Pool, StaleError
 
 TARGETS_MAX: Final = 1024
@@ -79,7 +79,7 @@ class HttpTransport:
         try:
             return await connection.exchange(data, stream=request.stream)
         except StaleError:
-            raise ConnectError(f"{target.origin.host} closed the connection before it answered") from None
+            raise ResetError(f"{target.origin.host} closed the connection before it answered") from None
 
     async def aclose(self) -> None:
         """Drop every connection."""

@@ -31,6 +31,14 @@ INLINE_MAX_CHARS: Final = 8192
 """Longer prompts are counted in a thread."""
 
 
+def template_of(model: str) -> Template | None:
+    """The generation that a model's name says it is of; None: none that is known here."""
+    name = model.lower()
+    if "mixtral" not in name:
+        return None
+    return "v1" if "8x7b" in name else "v3" if "8x22b" in name else None
+
+
 def vocabulary_file(template: Template) -> Path | None:
     """Where the vocabulary is, or None when the extra is not installed. Imports nothing."""
     try:

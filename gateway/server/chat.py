@@ -161,6 +161,11 @@ class ChatReply:
             notes["skipped_chunks"] = answer.skipped_chunks
         if answer.attempts[-1].emulated:
             notes["emulated"] = list(answer.attempts[-1].emulated)
+        if answer.compressed is not None:
+            notes["compressed"] = {
+                "dropped_messages": answer.compressed.dropped_messages,
+                "cut_texts": answer.compressed.cut_texts,
+            }
         if answer.rescued is not None:
             notes["rescued"] = msgspec.to_builtins(answer.rescued)
         return notes

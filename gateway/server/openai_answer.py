@@ -293,6 +293,7 @@ def _call_delta(event: ToolCallDelta) -> dict[str, Any]:
 _OPENROUTER_TYPES: Final = {
     "answer_truncated": "provider_unavailable",
     "connect_failed": "provider_unavailable",
+    "connection_reset": "provider_unavailable",
     "content_policy_violation": "content_policy_violation",
     "context_length_exceeded": "context_length_exceeded",
     "first_token_timeout": "timeout",
@@ -306,6 +307,7 @@ _OPENROUTER_TYPES: Final = {
     "provider_unknown_model": "not_found",
     "rate_limited": "rate_limit_exceeded",
     "server_shutdown": "provider_unavailable",
+    "temporarily_unavailable": "provider_overloaded",
     "unsupported": "unprocessable",
 }
 """Our codes in the words of OpenRouter's `error_type`, which is a closed list."""

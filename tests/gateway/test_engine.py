@@ -1,6 +1,7 @@
 """The engine alone: scripted transports, virtual time, nothing on a socket and nothing waited for."""
 
 import asyncio
+import copy
 import json
 from dataclasses import dataclass, field
 
@@ -24,9 +25,10 @@ from providers.errors import (
     CredentialsError,
     FirstTokenTimeoutError,
     MixgateError,
+    OverloadedError,
     ProviderError,
     RateLimitedError,
-    ServerError,
+    ResetError,
     StalledError,
     TruncatedError,
     UnknownModelError,
@@ -79,9 +81,12 @@ class Transport:
     sent: list = field(default_factory=list)
     cancelled: int = 0
 
+    def __post_init__(self):
+        self.again = copy.deepcopy(self.answers[-1])
+
     async def send(self, request, *, connect_timeout_s):  # noqa: ARG002 (part of the seam)
         self.sent.append(request)
-        answer = self.answers.pop(0)
+        answer = self.answers.pop(0) if self.answers else copy.deepcopy(self.again)
         pause_s, answer = answer if isinstance(answer, tuple) else (0, answer)
         try:
             await asyncio.sleep(pause_s)
@@ -112,7 +117,7 @@ class Scene:
     """An Answer over scripted endpoints, in order. Make it inside a running loop."""
 
     def __init__(self, *answers, streamed=True, limits=LIMITS, rescue=False, **members):
-        self.transports = [Transport([answer]) for answer in answers]
+        self.transports = [Transport(answer if isinstance(answer, list) else [answer]) for answer in answers]
         endpoints = tuple(
             Endpoint(
                 id=f"p{place}/up", provider=f"p{place}", model="m", upstream_model="up", base_url=f"http://p{place}"
@@ -190,7 +195,7 @@ def test_a_good_answer_takes_one_attempt():
 
 BEFORE = {
     "refused": ConnectError("no"),
-    "500": refuses(500),
+    "503": refuses(503),
     "429": refuses(429),
     "cut at once": stream(TruncatedError("cut")),
     "empty": stream(),
@@ -254,8 +259,8 @@ def test_the_end_mark_ends_it_even_when_the_connection_stays_open():
 
 
 def test_no_more_than_the_cap_are_asked():
-    scene, _, error, _ = play(*(refuses(500) for _ in range(ATTEMPTS_MAX + 2)))
-    assert isinstance(error, ServerError)
+    scene, _, error, _ = play(*(refuses(503) for _ in range(ATTEMPTS_MAX + 2)))
+    assert isinstance(error, OverloadedError)
     assert scene.asked == [1] * ATTEMPTS_MAX + [0, 0]
 
 
@@ -282,16 +287,20 @@ def test_every_kind_of_error_has_its_place(kind):
     error = kind("x")
     assert most_useful([error]) is error
     assert most_useful([ContentPolicyError("p"), error]).code in ("content_policy_violation", "invalid_request")
-    if kind not in (ConnectError, ProviderError):
+    if not issubclass(kind, ConnectError) and kind is not ProviderError:
         assert most_useful([ConnectError("c"), error]) is error
     if not issubclass(kind, ConnectError | CredentialsError) and kind is not ProviderError:
         assert most_useful([CredentialsError("c"), error]) is error
     assert most_useful([UnknownModelError("a"), UnknownModelError("b")]).message == "a"
 
 
-def test_nothing_to_ask_is_said():
-    _, _, error, _ = play()
-    assert (error.code, error.status) == ("no_endpoint_available", 503)
+@pytest.mark.parametrize("hiccup", [refuses(500), refuses(502), ResetError("gone")])
+def test_after_a_hiccup_the_same_endpoint_is_asked_once_more_a_moment_later(hiccup):
+    scene, text, _, took_s = play([hiccup, stream(ONE, END)], stream(TWO, END))
+    assert (text, scene.asked, took_s) == ("one", [2, 0], pytest.approx(0.25, abs=0.01))
+    assert [attempt.why for attempt in scene.answer.attempts] == ["planned", "again"]
+    scene, text, _, _ = play(hiccup, stream(TWO, END))
+    assert (text, scene.asked) == (" two", [2, 1])
 
 
 # ---- limits, in virtual time
@@ -357,7 +366,7 @@ def test_a_stream_that_never_ends_has_a_limit():
 
 
 def test_an_error_body_that_never_ends_is_left():
-    _, text, _, took_s = play(Response([b"{", 3600], 500), stream(TWO, END))
+    _, text, _, took_s = play(Response([b"{", 3600], 503), stream(TWO, END))
     assert (text, took_s) == (" two", pytest.approx(10, abs=0.1))
 
 
