@@ -11,7 +11,7 @@ from gateway.observation import UNOBSERVED, Observation
 from gateway.routing.ask import Ask
 from gateway.routing.candidate import Candidate, Exclusion, Plan
 from gateway.routing.costs import cost_at, price_now
-from gateway.routing.eligible import Demand, demand_of, judge, place_in
+from gateway.routing.eligible import Demand, demand_of, judge, judge_wishes, place_in
 from gateway.routing.policies import POLICIES, Entrants, mixed
 from gateway.routing.table import Row, Stage, Table
 
@@ -124,8 +124,9 @@ def _enter(stage: Stage, demand: Demand, moment: _Moment, excluded: list[Exclusi
     ordered = (moment.policy or stage.policy) == ORDERED
     for row, handicap in zip(stage.rows, stage.ordered_handicaps if ordered else stage.handicaps, strict=True):
         lacking = needed & ~row.abilities
-        if special or lacking & hard or tokens > row.context_tokens or output > row.output_max_tokens:
-            exclusion = judge(row, demand)
+        unfit = lacking & hard or tokens > row.context_tokens or output > row.output_max_tokens
+        if unfit or special:
+            exclusion = judge(row, demand) if unfit else judge_wishes(row, demand)
             if exclusion is not None:
                 excluded.append(exclusion)
                 continue

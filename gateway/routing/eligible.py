@@ -112,8 +112,8 @@ def demand_of(table: Table, ask: Ask, now_utc: datetime | None) -> Demand:
 def _set(wishes: PriceLimit | Cutoffs | None) -> Limits:
     if wishes is None:
         return ()
-    values = [(name, getattr(wishes, name)) for name in wishes.__struct_fields__]
-    return tuple([(name, value) for name, value in values if value is not None])
+    fields = wishes.__struct_fields__
+    return tuple([(name, value) for name in fields if (value := getattr(wishes, name)) is not None])
 
 
 def _lower(slugs: tuple[str, ...]) -> tuple[str, ...]:
@@ -135,6 +135,11 @@ def judge(row: Row, demand: Demand) -> Exclusion | None:
     if exclusion is None and demand.special:
         exclusion = _by_wishes(row, demand) or (_by_money(row, demand) if demand.paying else None)
     return exclusion
+
+
+def judge_wishes(row: Row, demand: Demand) -> Exclusion | None:
+    """As `judge`, for a Row that is large and able enough."""
+    return _by_lists(row, demand) or _by_wishes(row, demand) or (_by_money(row, demand) if demand.paying else None)
 
 
 def place_in(slugs: Sequence[str], row: Row, known: frozenset[str]) -> int:
@@ -231,7 +236,12 @@ def _by_budget(row: Row, demand: Demand, price: Price | None, budget_in_nusd: in
     longest = min(demand.output_tokens or UNBOUNDED, row.output_max_tokens, row.context_tokens - ask.prompt_tokens)
     if longest > UNBOUNDED // 2:
         longest = max(demand.expected_tokens, OUTPUT_UNKNOWN_TOKENS)
-    cost = cost_at(price, prompt_tokens=ask.prompt_tokens, output_tokens=longest, images=ask.images)
+    tariff = row.tariff
+    if tariff.plain:
+        per_token = ask.prompt_tokens * tariff.input_in_pusd + longest * tariff.output_in_pusd
+        cost: int | None = per_token + tariff.request_in_pusd + ask.images * tariff.image_in_pusd
+    else:
+        cost = cost_at(price, prompt_tokens=ask.prompt_tokens, output_tokens=longest, images=ask.images)
     if cost is None:
         return _no(row, "budget", "nobody knows its price, so it cannot be kept within a budget", None, budget_in_nusd)
     if cost > budget_in_nusd * PICO_PER_NANO:
