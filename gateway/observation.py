@@ -1,5 +1,6 @@
 """How an Endpoint is doing, as one frozen value: health makes it, routing decides by it, a record keeps it."""
 
+from math import ceil, log2
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -89,3 +90,15 @@ class MinuteRow(Struct, frozen=True, gc=False, kw_only=True):
     def failed(self) -> int:
         """What counts against the Endpoint's uptime."""
         return self.fail_connect + self.fail_server + self.fail_timeout + self.fail_mid
+
+
+def ttft_bucket(ttft_s: float) -> int:
+    """Which bucket of a MinuteRow's histogram a time to the first token falls into, 0 to TTFT_BUCKETS - 1."""
+    if ttft_s <= TTFT_BUCKET_S:
+        return 0
+    return min(TTFT_BUCKETS - 1, ceil(2 * log2(ttft_s / TTFT_BUCKET_S)))
+
+
+def ttft_bucket_end_s(bucket: int) -> float:
+    """The longest time that falls into a bucket. The last bucket has no end: this is where it begins to be one."""
+    return float(TTFT_BUCKET_S * 2 ** (bucket / 2))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.observation import TTFT_BUCKETS, TTFT_HISTOGRAM_BYTES, MinuteRow
+from gateway.observation import TTFT_BUCKETS, TTFT_HISTOGRAM_BYTES, MinuteRow, ttft_bucket, ttft_bucket_end_s
 from gateway.state.connection import FILE_NAME
 from gateway.state.histogram import add_histograms, read_histogram
 from gateway.state.pending import EVENTS_MAX, MINUTES_MAX, Pending, add_rows
@@ -154,6 +154,16 @@ def test_a_histogram_of_another_length_adds_nothing():
     assert len(good) == TTFT_HISTOGRAM_BYTES
     assert add_histograms(good, b"x") == add_histograms(b"x", good) == good
     assert add_histograms(histogram(0, (1 << 32) - 1), good) == histogram(0, (1 << 32) - 1)
+
+
+@given(st.floats(0, 1e6))
+def test_every_time_has_the_bucket_that_ends_behind_it(ttft_s: float):
+    bucket = ttft_bucket(ttft_s)
+    assert 0 <= bucket < TTFT_BUCKETS
+    if bucket < TTFT_BUCKETS - 1:
+        assert ttft_s <= ttft_bucket_end_s(bucket) * (1 + 1e-12)
+    if bucket > 0:
+        assert ttft_s >= ttft_bucket_end_s(bucket - 1) * (1 - 1e-12)
 
 
 @given(st.integers(0, 100), st.integers(0, 100))
