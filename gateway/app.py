@@ -17,13 +17,17 @@ from gateway.config.locations import home_folder
 from gateway.config.watch import Watcher
 from gateway.engine import Engine
 from gateway.errors import ConfigError
+from gateway.explain.trace import Packer
 from gateway.fleet import Fleet
 from gateway.health import Health
+from gateway.health_history import Announcer, keep, keep_on, recall
 from gateway.server.asgi import Application, Live
 from gateway.server.auth import Authenticator
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.run import ServerSettings
 from gateway.server.run import serve as run_server
+from gateway.state.connection import FILE_NAME
+from gateway.state.store import Store
 from gateway.upstream import Upstream
 from local_backend.backend import LocalBackend, LocalModelSpec
 from providers import DIALECTS
@@ -49,12 +53,16 @@ class Gateway:
         self._http = HttpTransport()
         self._litellm = LitellmTransport()  # starts nothing until it is used
         self._proxied: dict[str, AiohttpTransport] = {}
+        self._home = home
+        self._store: Store | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._signers: dict[tuple[str, str | None, str | None], AwsSigner] = {}
         self._local = LocalBackend(_local_models(catalogue), home=home)
         self._fleet = Fleet(catalogue, self._upstreams(catalogue), {})
         self._off_until_s = 0.0
         self.lifecycle = Lifecycle()
-        self.health = Health(random.random)
+        self._announcer = Announcer(time.time)
+        self.health = Health(random.random, self._announcer)
         self._watch_over(catalogue)
         self.engine = Engine(self.health, unix_time_s=time.time, draw=random.random, limits=limits)
         self.live = Live(_authenticator(catalogue), self._fleet_now, self._local_status)
@@ -62,14 +70,23 @@ class Gateway:
 
     async def start(self) -> None:
         """Start what must run before the first request. Loading a model goes on behind it."""
+        path = self._home / FILE_NAME
+        recall(self.health, path, unix_s=time.time(), now_s=asyncio.get_running_loop().time())
+        self._store = self._announcer.store = self.engine.sink = Store.open(path, Packer())
+        self._keeping = asyncio.create_task(keep_on(self.health, self._store, time.time))
         await self._local.start()
 
     async def aclose(self) -> None:
         """Stop the worker and drop every connection."""
+        if self._keeping is not None:
+            self._keeping.cancel()
         await self._local.aclose()
         transports: list[Transport] = [self._http, self._litellm, *self._proxied.values()]
         for transport in transports:
             await transport.aclose()
+        if self._store is not None:
+            keep(self.health, self._store, time.time())
+            await asyncio.to_thread(self._store.close)
 
     def replace(self, catalogue: Catalogue) -> None:
         """Swap a new configuration in. Requests on their way finish on the old one."""

@@ -111,7 +111,8 @@ class Engine:
         self._limits = limits or Limits()
         self._unix_time_s = unix_time_s
         self._draw = draw
-        self._sink = sink
+        self.sink = sink
+        """Where the record of each request goes, if anywhere."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._catalogue: Catalogue | None = None
         self._off: Mapping[str, str] = {}
@@ -290,10 +291,10 @@ class Engine:
         attempts = answer.attempts
         if answer.complete and attempts[-1].usage is not None:
             self._learn(decision, attempts[-1].endpoint, attempts[-1].usage)
-        if self._sink is None:
+        if self.sink is None:
             return
         failure, rescued = answer.failure, answer.rescued
-        self._sink.put(
+        self.sink.put(
             Trace(
                 id=generation_id,
                 unix_s=decision.unix_s,

@@ -56,7 +56,7 @@ def doubtful(excluded: Sequence[Exclusion]) -> list[Exclusion]:
 
 
 def shorten(request: ChatRequest, plan: Plan) -> Compressed | None:
-    """The request cut to the largest context there is; None where nobody was left out for its size, or nothing helps."""
+    """The request cut to the largest context there is; None where size is not in the way, or nothing helps."""
     limits = [one.limit for one in plan.excluded if one.code == TOO_LONG and one.limit is not None]
     if not limits:
         return None

@@ -22,6 +22,7 @@ from gateway.server.chat import ChatReply
 from gateway.server.client_hints import read_hints
 from gateway.server.errors import error_answer, error_headers
 from gateway.server.exchange import FIELDS, ON_DISCONNECT, SEND_WHOLE, Receive, Scope, Send
+from gateway.server.explain import explain_request
 from gateway.server.ids import GenerationIds
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.models import list_models, model_entry
@@ -74,6 +75,7 @@ class Application:
         for surface in SURFACES:
             self._routes[f"{surface}/chat/completions"] = ("POST", self._chat)
             self._routes[f"{surface}/models"] = ("GET", self._models)
+            self._routes[f"{surface}/route/explain"] = ("POST", self._explain)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -118,6 +120,13 @@ class Application:
         if entry is None:
             raise NoEndpointError(f"{name[:100]!r} is configured, but nothing can answer for it now", param="model")
         await _send_json(send, entry)
+
+    async def _explain(self, scope: Scope, receive: Receive, send: Send) -> None:
+        _require_json(scope)
+        request = await self._read_chat(receive)
+        hints = read_hints(scope[FIELDS], stream=bool(request.stream))
+        fleet = self._live.fleet()
+        await _send_json(send, explain_request(self._engine, request, fleet, hints=hints, caller=scope[CALLER].name))
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._loop is None:
