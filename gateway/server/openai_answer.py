@@ -90,8 +90,28 @@ class _Completion(Struct):
 
 
 def whole_answer(head: AnswerHead, events: Sequence[Event], notes: dict[str, Any]) -> bytes:
-    """One `chat.completion`: a fold over all events of an answer."""
+    """One `chat.completion` from all events of an answer."""
     answer = _Completion(head.id, head.created_unix_s, head.model, head.provider, [])
+    match events:
+        # Nearly all answers are one text: the same as a fold of it, at half the cost.
+        case (
+            AnswerStarted() as started,
+            TextDelta(logprobs=None) as told,
+            ChoiceFinished() as finished,
+            UsageReported() as counted,
+        ) if told.choice == finished.choice:
+            answer.system_fingerprint = started.system_fingerprint or ""
+            message = _Message(content=told.text)
+            answer.choices.append(_Choice(told.choice, message, None, finished.reason, finished.native_reason))
+            answer.usage = usage_body(counted.usage)
+        case _:
+            _fold_into(answer, events)
+    if notes:
+        answer.mixgate = notes
+    return _encode(answer)
+
+
+def _fold_into(answer: _Completion, events: Sequence[Event]) -> None:
     folds: dict[int, _Fold] = {}
     for event in events:
         if isinstance(event, AnswerStarted):
@@ -104,9 +124,6 @@ def whole_answer(head: AnswerHead, events: Sequence[Event], notes: dict[str, Any
                 fold = folds[event.choice] = _Fold(event.choice)
             fold.add(event)
     answer.choices = [folds[index].choice() for index in sorted(folds)]
-    if notes:
-        answer.mixgate = notes
-    return _encode(answer)
 
 
 _ChoiceEvent = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | ExtrasDelta | ChoiceFinished

@@ -28,6 +28,7 @@ _PATH = re.compile(r" - at `\$\.?(.*?)`$")
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _STRUCTURAL = b',:{[]}"'
 _NUMERIC = b"0123456789.eE"
+_NOT_OPENING = bytes(byte for byte in range(256) if byte not in b"{[")
 _NEITHER = bytes(byte for byte in range(256) if byte not in _STRUCTURAL + _NUMERIC)
 _NUMBERS = bytes(ord("0") if byte in b"0123456789." else ord("e") if byte in b"eE" else ord(" ") for byte in range(256))
 """Shows where numbers are: digits and points as `0`, exponent marks as `e`, all else blank."""
@@ -62,7 +63,7 @@ def _decode(body: bytes) -> ChatRequest:
         return _decode_with_unknown(body)
     if request.extra is not None:  # a client's own member of that name is as unknown as any other
         return _decode_with_unknown(body)
-    if len(body) > DEPTH_MAX and body.count(b"{") + body.count(b"[") > DEPTH_MAX:
+    if len(body) > DEPTH_MAX and len(body.translate(None, _NOT_OPENING)) > DEPTH_MAX:
         _check_depth(msgspec.to_builtins(request))
     return request
 
