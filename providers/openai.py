@@ -28,23 +28,13 @@ class OpenAi:
         limit = request.output_limit_tokens
         newer = quirks.output_limit_field == "max_completion_tokens"
         body = msgspec.structs.replace(
-            request,
+            _without_routing(request, keep=quirks.router_fields),
             model=endpoint.upstream_model,
             messages=request.messages if quirks.developer_role else _without_developer(request.messages),
             stream=True if stream else None,
             stream_options=StreamOptions(include_usage=True) if stream and quirks.stream_usage else None,
             max_tokens=None if newer else limit,
             max_completion_tokens=limit if newer else None,
-            models=request.models if quirks.router_fields else None,
-            provider=request.provider if quirks.router_fields else None,
-            plugins=request.plugins if quirks.router_fields else None,
-            transforms=None,
-            route=None,
-            usage=None,
-            session_id=request.session_id if quirks.router_fields else None,
-            trace=request.trace if quirks.router_fields else None,
-            debug=None,
-            extra=None,
         )
         return WireRequest(
             url=f"{endpoint.base_url}/chat/completions",
@@ -75,8 +65,44 @@ class OpenAi:
 _HEADERS = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
 
 
+def _without_routing(request: ChatRequest, *, keep: bool) -> ChatRequest:
+    """The request without what is meant for a router: for us, or with `keep` for another one behind us.
+
+    Most say nothing of the kind, and looking costs a fraction of writing them anew.
+    """
+    if (
+        request.models is None
+        and request.provider is None
+        and request.plugins is None
+        and request.transforms is None
+        and request.route is None
+        and request.usage is None
+        and request.session_id is None
+        and request.trace is None
+        and request.debug is None
+        and request.extra is None
+    ):
+        return request
+    return msgspec.structs.replace(
+        request,
+        models=request.models if keep else None,
+        provider=request.provider if keep else None,
+        plugins=request.plugins if keep else None,
+        session_id=request.session_id if keep else None,
+        trace=request.trace if keep else None,
+        transforms=None,
+        route=None,
+        usage=None,
+        debug=None,
+        extra=None,
+    )
+
+
 def _without_developer(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    if all(message.role != "developer" for message in messages):
+    for message in messages:
+        if message.role == "developer":
+            break
+    else:
         return messages
     return tuple(
         msgspec.structs.replace(message, role="system") if message.role == "developer" else message

@@ -115,10 +115,11 @@ _encoder = msgspec.json.Encoder()
 class BodyDecoder:
     """Reads one whole JSON answer. `in_band` says what an error inside it means."""
 
-    skipped_chunks = 0
+    __slots__ = ("_in_band", "_parts", "ended", "skipped_chunks")
 
     def __init__(self, in_band: InBand = classify_in_band) -> None:
         self.ended = False
+        self.skipped_chunks = 0
         self._in_band = in_band
         self._parts: list[bytes] = []
 
@@ -176,8 +177,9 @@ def _whole_choice(choice: _Choice, position: int, events: list[Event], in_band: 
     index = position if choice.index is None else choice.index
     if not 0 <= index <= CHOICE_INDEX_MAX:
         return GarbledError("the provider numbers its choices past any count")
-    for place, call in enumerate(message.tool_calls or ()):
-        call.index = place  # a whole list is in order, whatever its numbers say
+    if message.tool_calls is not None:
+        for place, call in enumerate(message.tool_calls):
+            call.index = place  # a whole list is in order, whatever its numbers say
     before = len(events)
     _content(message, choice.logprobs, index, events)
     reason = choice.finish_reason

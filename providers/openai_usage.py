@@ -37,14 +37,14 @@ class UsageFigures(Struct, gc=False):
 def read_usage(usage: UsageFigures) -> Usage:
     """The figures that are worth believing."""
     prompt = members(usage.prompt_tokens_details) or members(usage.prompt_token_details)
-    completion = members(usage.completion_tokens_details)
+    details = usage.completion_tokens_details
     return Usage(
         input_tokens=count(usage.prompt_tokens),
         output_tokens=count(usage.completion_tokens),
         cached_input_tokens=count(prompt.get("cached_tokens", usage.num_cached_tokens)),
         cache_write_tokens=count(prompt.get("cache_write_tokens")),
-        reasoning_tokens=count(completion.get("reasoning_tokens")),
-        cost_in_nusd=_nano_usd(usage.cost),
+        reasoning_tokens=None if details is None else count(members(details).get("reasoning_tokens")),
+        cost_in_nusd=None if usage.cost is None else _nano_usd(usage.cost),
     )
 
 
