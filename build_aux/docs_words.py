@@ -51,6 +51,7 @@ ROOT_ADVICE = {
 
 VARIABLES = {
     "MIXGATE_CONFIG": "Configuration file, where no flag names one.",
+    "MIXGATE_CLIENT_KEY": "`mixgate explain -f`: the client key that the running gateway is asked with.",
     "MIXGATE_HOME": "Folder of pulled models and all else that is kept; else the platform's folder for user data.",
     "OPENROUTER_API_KEY": "The provider key of the shipped file's `openrouter`. Every other `env:NAME` is yours.",
     "HF_ENDPOINT": "`mixgate pull`: another hub than huggingface.co that speaks its API.",
@@ -165,5 +166,7 @@ LIMIT_WORDS = {
     "local_backend/pull.py:RETRY_WAIT_S": "First pause after a failed try; it doubles",
     "local_backend/pull.py:RETRY_WAIT_MAX_S": "Longest pause between tries",
     "local_backend/pull.py:PROGRESS_INTERVAL_S": "How often progress is shown",
+    "gateway/state/store.py:RETRY_WAIT_MAX_S": "Longest pause between tries",
+    "gateway/state/writer.py:STATIC_KNOWN_MAX": "Static sides of decisions whose last use is remembered",
 }
 """By file and name, where the code says nothing below the constant itself."""

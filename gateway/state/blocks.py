@@ -15,7 +15,9 @@ RECORDS_MAX: Final = 256
 """Records in one block."""
 RECORD_MAX_BYTES: Final = 1024 * 1024
 """One record. A larger one is dropped and counted."""
-BLOCK_MAX_BYTES: Final = RECORDS_MAX * (RECORD_MAX_BYTES + 256)
+BLOCK_FULL_BYTES: Final = 4 * 1024 * 1024
+"""Records that together have this size make a block, however few they are."""
+BLOCK_MAX_BYTES: Final = 2 * BLOCK_FULL_BYTES
 """A block when it is unpacked: nothing larger is ever packed."""
 LEVEL: Final = 1
 """Of zlib. Higher levels take several times as long for a few per cent."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.observation import MinuteRow
-from gateway.state.blocks import RECORD_MAX_BYTES, RECORDS_MAX, Packed
+from gateway.state.blocks import BLOCK_FULL_BYTES, RECORD_MAX_BYTES, RECORDS_MAX, Packed
 from gateway.state.connection import StoreLock, make_private, move_aside, open_writer
 from gateway.state.errors import DamagedStoreError, StoreError, translate
 from gateway.state.pending import Pending
@@ -181,7 +181,8 @@ class Store:
 
     def _pack_some(self) -> None:
         """Fill up the block that is written next."""
-        while self._records and len(self._packed) < RECORDS_MAX:
+        size_bytes = sum(len(packed.data) for packed in self._packed)
+        while self._records and len(self._packed) < RECORDS_MAX and size_bytes < BLOCK_FULL_BYTES:
             record = self._records.popleft()
             try:
                 packed = self._pack(record)
@@ -193,6 +194,7 @@ class Store:
                 self.dropped += 1
             else:
                 self._packed.append(packed)
+                size_bytes += len(packed.data)
 
     def _tidy(self, writer: Writer) -> None:
         """Remove a few things that are too old or too many. The rest waits for the next step."""

@@ -315,6 +315,16 @@ def test_a_record_that_cannot_be_packed_or_is_too_large_costs_no_other(tmp_path:
         assert reader.kept().count == 2
 
 
+def test_large_records_are_written_a_few_at_a_time(tmp_path: Path):
+    store = Store.open(tmp_path / FILE_NAME, lambda name: Packed(name, b"x" * RECORD_MAX_BYTES))
+    names = minted(20)
+    put_all(store, names)
+    assert store.close()
+    with Reader(tmp_path / FILE_NAME) as reader:
+        assert all(len(reader.find_record(name) or b"") == RECORD_MAX_BYTES for name in names)
+        assert len(reader._rows("SELECT block FROM decision_block")) >= 4
+
+
 def test_a_queue_that_is_full_drops_and_counts(tmp_path: Path):
     store = Store(tmp_path / FILE_NAME, pack)  # its thread never starts
     assert [store.put(f"gen-{number}") for number in range(QUEUE_MAX + 3)].count(False) == 3
