@@ -85,15 +85,20 @@ class Turns:
         """Whether somebody who may well answer can be asked after the running Attempt."""
         return self._position < len(self._plan.candidates) and self._attempts < self._max
 
+    @property
+    def _untried(self) -> int:
+        """How many who may well answer have not had their turn."""
+        return len(self._plan.candidates) - self._position
+
     def next(self, now_s: float) -> Turn | float:
         """The next Turn, or how many seconds to wait before calling again.
 
         Raises:
             MixgateError: There is none left.
         """
-        if self.errors and now_s + self._left_min_s > self._deadline_s:
+        if self._attempts and now_s + self._left_min_s > self._deadline_s:
             raise self._nobody(now_s)
-        if self._again and self.last is not None:
+        if self._again and self.last is not None and self._attempts < self._max:
             self._again = False
             turn = self._enter(self.last.candidate, now_s, "again")
             if turn is not None:
@@ -136,8 +141,9 @@ class Turns:
             turn.permit is not Permit.NORMAL
             or self._tries[endpoint.id] >= ATTEMPTS_PER_ENDPOINT_MAX
             or self._attempts >= self._max
+            or (self._attempts > len(self._tries) and self._attempts + 1 + self._untried > self._max)
         ):
-            return 0.0
+            return 0.0  # and after its first repeat a request repeats no more where somebody's turn would not come
         pause_s = pause_before_again(error, explicit=self._plan.explicit, alone=not self.others, draw=self._draw)
         if pause_s is None or not self._may_wait(pause_s, now_s) or not self._borrow(now_s):
             return 0.0
