@@ -23,7 +23,8 @@ WAL_KEPT_BYTES: Final = 64 * 1024 * 1024
 """The write-ahead log is cut back to this once all of it has been moved."""
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
-_TAILS: Final = ("", "-wal", "-shm")
+_TAILS: Final = ("-wal", "-shm", "")
+"""The file itself comes last: a new one must never find the write-ahead log of an old one beside it."""
 
 
 class StoreLock:
@@ -62,8 +63,12 @@ class StoreLock:
             self._descriptor = None
 
 
-def open_writer(path: Path) -> sqlite3.Connection:
-    """The writing connection, of this version's schema, for the thread that calls. Takes time after a crash.
+def open_writer(path: Path, *, check: bool = True) -> sqlite3.Connection:
+    """The writing connection, of this version's schema, for the thread that calls.
+
+    Args:
+        path: The file; it is made where it is missing.
+        check: Whether to judge a file that nobody closed, which takes time where it is large.
 
     Raises:
         DamagedStoreError: The file is no sound database.
@@ -72,7 +77,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
         OSError: The file cannot be made.
     """
     make_private(path)
-    was_left_open = _size_bytes(path.with_name(path.name + "-wal")) > 0
+    was_left_open = check and _size_bytes(path.with_name(path.name + "-wal")) > 0
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     try:
         connection.execute("PRAGMA cell_size_check = ON")

@@ -44,6 +44,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX decision_block_ids ON decision_block (max_id, min_id)",
         _TABLES,
         *(f"CREATE TABLE {span} ({_SPAN}) STRICT, WITHOUT ROWID" for span in SPANS),
+        # For tidying, and for what all Endpoints did in some time.
+        *(f"CREATE INDEX {span}_time ON {span} (minute)" for span in SPANS),
         _EVENTS,
         "CREATE INDEX endpoint_event_of ON endpoint_event (endpoint_id, unix_s)",
     ),

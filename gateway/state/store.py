@@ -63,6 +63,7 @@ class Store:
         self._tidy_at_s = 0.0
         self._lock = StoreLock(path)
         self._writer: Writer | None = None
+        self._checked = False
         self._awake = False
         self._wake = threading.Event()
         self._hurry = threading.Event()
@@ -83,8 +84,8 @@ class Store:
         return store
 
     def put(self, record: Any) -> bool:
-        """Keep a record. False where there is no room and it is dropped."""
-        if len(self._records) >= QUEUE_MAX:
+        """Keep a record. False where there is no room, or it is closed, and it is dropped."""
+        if len(self._records) >= QUEUE_MAX or self._stopping:
             self.dropped += 1
             return False
         self._records.append(record)
@@ -162,7 +163,9 @@ class Store:
         if self._writer is None:
             make_private(self.path)
             self._lock.take()
-            self._writer = Writer(open_writer(self.path))
+            # What this process itself could not close for want of room is sound.
+            self._writer = Writer(open_writer(self.path, check=not self._checked))
+            self._checked = True
         return self._writer
 
     def _write_all(self, writer: Writer) -> None:
@@ -218,6 +221,7 @@ class Store:
                 _log.debug("the failed store did not close either", exc_info=True)
             self._writer = None
         if isinstance(error, DamagedStoreError):
+            self._checked = False
             self._replace_damaged(error)
         elif self.failure is None or type(self.failure) is not type(error):
             _log.warning(

@@ -139,13 +139,7 @@ class Writer:
             self._connection.execute(
                 "DELETE FROM decision_table WHERE used_unix_s < ?", (now_unix_s - RECORDS_FOR_S - 2 * STATIC_TOUCH_S,)
             )
-            newest: int = self._one("SELECT coalesce(max(event), 0) FROM endpoint_event")
-            removed = self._connection.execute(
-                "DELETE FROM endpoint_event WHERE event IN "
-                "(SELECT event FROM endpoint_event WHERE unix_s < ? OR event <= ? ORDER BY event LIMIT ?)",
-                (now_unix_s - EVENTS_FOR_S, newest - EVENTS_MAX, PRUNED_ROWS_MAX),
-            ).rowcount
-        return more or removed == PRUNED_ROWS_MAX
+            return self._prune_events(now_unix_s) or more
 
     def give_back(self) -> None:
         """Give some unused pages back to the disk, where there are many."""
@@ -173,6 +167,20 @@ class Writer:
                 (digest, now, zlib.compress(data, LEVEL)),
             )
 
+    def _prune_events(self, now_unix_s: float) -> bool:
+        """Remove the oldest changes of standing that are too old or too many."""
+        too_many = self._one("SELECT coalesce(max(event), 0) FROM endpoint_event") - EVENTS_MAX
+        oldest = self._connection.execute(
+            "SELECT event, unix_s FROM endpoint_event ORDER BY event LIMIT ?", (PRUNED_ROWS_MAX,)
+        ).fetchall()
+        gone = 0
+        for event, unix_s in oldest:
+            if event > too_many and unix_s >= now_unix_s - EVENTS_FOR_S:
+                break
+            gone = event
+        self._connection.execute("DELETE FROM endpoint_event WHERE event <= ?", (gone,))
+        return len(oldest) == PRUNED_ROWS_MAX and gone == oldest[-1][0]
+
     def _roll(self, span: int, before_unix_s: float) -> bool:
         """Add the oldest rows of one table up into the next one's; whole spans only."""
         source, target, width = SPANS[span], SPANS[span + 1], _SPAN_MINUTES[span + 1]
@@ -188,7 +196,8 @@ class Writer:
         sums = ", ".join(f"sum({name})" for name in COUNT_COLUMNS)
         self._connection.execute(
             f"INSERT INTO {target} ({_COLUMNS}) SELECT endpoint_id, minute / {width} * {width}, {sums}, "  # noqa: S608
-            f"sum_histograms({HISTOGRAM_COLUMN}) FROM {source} WHERE minute < ? GROUP BY 1, 2 {_ON_CONFLICT}",
+            f"sum_histograms({HISTOGRAM_COLUMN}) FROM {source} INDEXED BY {source}_time WHERE minute < ? "
+            f"GROUP BY 1, 2 {_ON_CONFLICT}",
             (end,),
         )
         self._connection.execute(f"DELETE FROM {source} WHERE minute < ?", (end,))  # noqa: S608 # our names

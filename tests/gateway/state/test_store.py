@@ -210,6 +210,41 @@ def test_a_full_disk_costs_records_but_no_time_and_is_over_when_there_is_room_ag
     assert is_sound(path)
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no small file system can be mounted here; a limited file size stands for it")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_is_really_full_keeps_what_is_on_it(small_disk: Path, caplog: pytest.LogCaptureFixture):
+    path = small_disk / FILE_NAME
+    filler = small_disk / "filler"
+    store = Store.open(path, lambda name: Packed(name, os.urandom(400).hex().encode()))
+    assert store.put("gen-0")
+    assert store.flush(WAIT_S)
+    filler.write_bytes(b"x" * 1_200_000)
+    for number in range(QUEUE_MAX + 1000):
+        store.put(f"gen-1-{number}")
+    assert not store.flush(0.5)
+    assert "the disk is full" in str(store.failure)
+    filler.unlink()
+    assert not store.flush(1.0)  # it still does not hold all of it
+    with Reader(path) as reader:
+        assert reader.find_record("gen-0") is not None
+    store.close()
+    assert is_sound(path)
+    assert caplog.text.count("the disk is full") == 1
+
+
 def test_a_file_that_another_program_locks_costs_callers_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("gateway.state.connection.BUSY_TIMEOUT_S", 0.01)
     path = tmp_path / FILE_NAME
