@@ -281,7 +281,7 @@ class Answer:
         course, endpoint = self._course, call.attempt.endpoint
         usual = course.health.of(endpoint.id)
         if not call.stream:
-            return course.limits.whole_s(usual.expected_whole_s())
+            return course.limits.whole_s(usual.expected_whole_s(), others=course.turns.others)
         others = course.turns.others
         p95_s = None if others else usual.ttft_p95_s()
         return course.limits.first_token_s(endpoint, course.prompt_tokens, p95_s, others=others)

@@ -33,6 +33,8 @@ RESCUE_IDLE_TIMEOUT_S: Final = 10.0
 REASONING_IDLE_TIMEOUT_S: Final = 90.0
 WHOLE_TIMEOUT_S: Final = 600.0
 WHOLE_TIMEOUT_MIN_S: Final = 60.0
+UNKNOWN_WHOLE_TIMEOUT_S: Final = 240.0
+"""Where nobody knows how long a whole answer takes there, and another candidate is left who needs time too."""
 TOTAL_TIMEOUT_S: Final = 600.0
 AFTER_FINISH_TIMEOUT_S: Final = 5.0
 """How long the usage and the end mark may take behind the last finish reason. It is complete without them."""
@@ -117,8 +119,8 @@ class Limits(Struct, frozen=True):
             return max(self.idle_timeout_s, REASONING_IDLE_TIMEOUT_S)
         return min(self.idle_timeout_s, self.rescue_idle_timeout_s) if rescuable else self.idle_timeout_s
 
-    def whole_s(self, usual_s: float | None) -> float:
-        """How long a whole answer may take, where one usually takes `usual_s`."""
+    def whole_s(self, usual_s: float | None, *, others: bool) -> float:
+        """How long a whole answer may take, where one usually takes `usual_s` (None: nobody knows)."""
         if usual_s is None:
-            return self.whole_timeout_s
+            return min(self.whole_timeout_s, UNKNOWN_WHOLE_TIMEOUT_S) if others else self.whole_timeout_s
         return min(max(USUAL_TIMES * usual_s, WHOLE_TIMEOUT_MIN_S), self.whole_timeout_s)
