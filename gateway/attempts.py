@@ -33,8 +33,6 @@ RESCUE_IDLE_TIMEOUT_S: Final = 10.0
 REASONING_IDLE_TIMEOUT_S: Final = 90.0
 WHOLE_TIMEOUT_S: Final = 600.0
 WHOLE_TIMEOUT_MIN_S: Final = 60.0
-UNKNOWN_WHOLE_TIMEOUT_S: Final = 240.0
-"""Where nobody knows how long a whole answer takes there, and another candidate is left who needs time too."""
 TOTAL_TIMEOUT_S: Final = 600.0
 AFTER_FINISH_TIMEOUT_S: Final = 5.0
 """How long the usage and the end mark may take behind the last finish reason. It is complete without them."""
@@ -64,6 +62,8 @@ class Attempt(Struct):
     emulated: tuple[Emulated, ...] = ()
     adapted: tuple[Adaptation, ...] = ()
     usage: Usage | None = None
+    permit: int = 0
+    """What it owes health (gateway.health.Permit); 0 once it is given back."""
     usage_estimated: bool = False
     """Whether `usage` is our own estimate, because the provider hung up before it counted."""
 
@@ -120,7 +120,10 @@ class Limits(Struct, frozen=True):
         return min(self.idle_timeout_s, self.rescue_idle_timeout_s) if rescuable else self.idle_timeout_s
 
     def whole_s(self, usual_s: float | None, *, others: bool) -> float:
-        """How long a whole answer may take, where one usually takes `usual_s` (None: nobody knows)."""
+        """How long a whole answer may take, where one usually takes `usual_s`.
+
+        Where nobody knows that, whoever else is left gets half of the time.
+        """
         if usual_s is None:
-            return min(self.whole_timeout_s, UNKNOWN_WHOLE_TIMEOUT_S) if others else self.whole_timeout_s
+            return min(self.whole_timeout_s, self.total_timeout_s / 2) if others else self.whole_timeout_s
         return min(max(USUAL_TIMES * usual_s, WHOLE_TIMEOUT_MIN_S), self.whole_timeout_s)
