@@ -24,6 +24,8 @@ from providers.http_connection import Connection, HttpResponse, Pool, StaleError
 
 TARGETS_MAX: Final = 1024
 """URLs that are kept taken apart. More come only from providers that hand out URLs, each of them used once."""
+HEADS_MAX: Final = 64
+"""Heads of requests that are kept for one URL. Signed ones are new every time and only pass through."""
 CONNECTIONS_MAX: Final = 4096
 """Open connections to one origin; one more is refused rather than queued."""
 
@@ -37,13 +39,24 @@ class Origin(Struct, frozen=True):
 
 
 class _Target(Struct):
-    """A URL taken apart once, with the head of the last request to it."""
+    """A URL taken apart once, with the heads of the last requests to it."""
 
     origin: Origin
     line: bytes
     host: bytes
-    headers: Mapping[str, str] | None = None
-    head: bytes = b""
+    heads: dict[int, tuple[Mapping[str, str], bytes]] = {}
+    """By the identity of the headers, which are kept so that it stays theirs. Models of one provider share its URL."""
+
+    def head(self, headers: Mapping[str, str]) -> bytes:
+        """All of a request's head but its length. Whoever sends the same headers object again gets the same bytes."""
+        known = self.heads.get(id(headers))
+        if known is not None:
+            return known[1]
+        if len(self.heads) >= HEADS_MAX:
+            self.heads.clear()
+        head = _head(self, headers)
+        self.heads[id(headers)] = (headers, head)
+        return head
 
 
 class HttpTransport:
@@ -62,10 +75,7 @@ class HttpTransport:
             ProviderError: ConnectError, TruncatedError or GarbledError.
         """
         target = self._targets.get((request.method, request.url)) or self._target(request)
-        if request.headers is not target.headers:
-            target.head = _head(target, request.headers)
-            target.headers = request.headers
-        data = b"%bcontent-length: %d\r\n\r\n%b" % (target.head, len(request.body), request.body)
+        data = b"%bcontent-length: %d\r\n\r\n%b" % (target.head(request.headers), len(request.body), request.body)
         pool = self._pools.get(target.origin) or self._pools.setdefault(target.origin, Pool())
         # Kept, because asking which loop runs is a system call on some Pythons.
         loop = self._loop = self._loop or asyncio.get_running_loop()

@@ -8,7 +8,7 @@ import pytest
 from providers.base import WireRequest
 from providers.errors import ConnectError, GarbledError, ProviderError, TruncatedError
 from providers.http_connection import BODY_MAX_BYTES
-from providers.http_transport import HttpTransport
+from providers.http_transport import HEADS_MAX, HttpTransport
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -325,3 +325,21 @@ async def test_a_header_that_never_ends_is_cut_off(lead, stream):
         with pytest.raises(GarbledError):
             await asyncio.wait_for(read(), 10)
         await transport.aclose()
+
+
+async def test_requests_of_many_senders_to_one_url_each_have_their_own_headers(transport):
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head, _ = await read_request(reader)
+            heads.append(head)
+            writer.write(OK)
+
+    async with server(serve) as url:
+        senders = [{"x-sender": str(number)} for number in range(HEADS_MAX + 3)]
+        for sender in (*senders, *senders[:2], {"x-sender": "new"}, *senders[:2]):
+            response = await transport.send(WireRequest(url=url, body=b"{}", headers=sender), connect_timeout_s=2)
+            assert response.status == 200
+            assert f"x-sender: {sender['x-sender']}\r\n".encode() in heads[-1]
+            assert heads[-1].count(b"x-sender") == 1
