@@ -7,6 +7,7 @@ from providers import errors
 
 KINDS = [
     (errors.ConnectError, "connect", "midstream"),
+    (errors.ResetError, "server", "midstream"),
     (errors.OverloadedError, "overload", "midstream"),
     (errors.RateLimitedError, "rate_limit", "rate_limit"),
     (errors.ServerError, "server", "midstream"),
