@@ -7,21 +7,20 @@ whole answer is handed over at its end, so it commits last.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
-from gateway.attempts import Attempt, Limits, Outcome
+from gateway.attempts import Attempt, Outcome
 from gateway.call import Call
+from gateway.course import Course
 from gateway.errors import InvalidRequestError
-from gateway.fleet import Fleet
-from gateway.health import FailureKind, Health, Permit, Result, kind_of
+from gateway.hedging import race, worth_it
 from gateway.rescue import Delivered, Rescue, RescueNote, is_plain
 from gateway.routing.candidate import Plan
 from gateway.routing.compression import Compressed
-from gateway.turns import Turn, Turns
-from gateway.watch import Watch
+from gateway.turns import Turn
 from providers.base import Endpoint
 from providers.emulation import Emulation, Repair, emulate
 from providers.errors import BadRequestError, GarbledError, MixgateError, ProviderError, ServerError, UnsupportedError
@@ -30,34 +29,16 @@ from providers.schema_validation import BadSchemaError, complaint
 
 HELD_EVENTS_MAX: Final = 200_000
 """Events of a stream that are kept back before any may be sent."""
-
-
 _NO_PREFILL: Final = (BadRequestError, UnsupportedError)
 """How a provider refuses to go on with an assistant message."""
-
-
-class Course(msgspec.Struct, frozen=True):
-    """What one Answer is made by: the Plan, and all that is around it."""
-
-    plan: Plan
-    turns: Turns
-    fleet: Fleet
-    health: Health
-    limits: Limits
-    deadline_s: float
-    prompt_tokens: int
-    unix_time_s: Callable[[], float]
-    loop: asyncio.AbstractEventLoop
-    task: asyncio.Task[Any] | None
-    caller: str
-    ended: "Callable[[Answer], None] | None" = None
-    """Called once, when all is over."""
 
 
 class Answer:
     """The answer to one request, on its way through its Plan. Call `next` until it is complete, `close` in any case."""
 
     __slots__ = (
+        "_ahead",
+        "_attempt",
         "_call",
         "_closed",
         "_course",
@@ -66,7 +47,6 @@ class Answer:
         "_failure",
         "_held",
         "_pause_s",
-        "_permit",
         "_repair",
         "_rescue",
         "_skipped_chunks",
@@ -92,7 +72,8 @@ class Answer:
         """What was cut out of the prompt, if anything."""
         self._course = course
         self._call: Call | None = None
-        self._permit = Permit.REFUSED
+        self._attempt: Attempt | None = None
+        self._ahead: list[Event] = []
         self._pause_s = 0.0
         self._held: list[Event] = []
         self._failure: MixgateError | None = None
@@ -106,7 +87,13 @@ class Answer:
     @property
     def endpoint(self) -> Endpoint:
         """The Endpoint that is answering, or answered last."""
-        return self.attempts[-1].endpoint
+        assert self._attempt is not None  # noqa: S101 (it is asked for once somebody answers)
+        return self._attempt.endpoint
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The Attempt that answers, or answered last."""
+        return self._attempt
 
     @property
     def plan(self) -> Plan:
@@ -140,7 +127,8 @@ class Answer:
                 if failed is not None:
                     self._fail(failed.error)
                 continue
-            if events := self._take(await call.read(), call):
+            events, self._ahead = self._ahead or await call.read(), []
+            if events := self._take(events, call):
                 return events
 
     def _take(self, events: list[Event], call: Call) -> list[Event]:
@@ -168,8 +156,9 @@ class Answer:
         self._closed = True
         if self._call is not None:
             self._call.close()
-        if self.attempts and self.attempts[-1].outcome == "running":
-            self._settle("cancelled", "cancelled", None)
+        for attempt in self.attempts:
+            if attempt.outcome == "running":
+                self._course.settle(attempt, "cancelled", None, committed=self.committed, streamed=self.stream)
         if self._course.ended is not None:
             self._course.ended(self)
 
@@ -245,28 +234,68 @@ class Answer:
             self._emulation = (
                 emulate(self.request, turn.candidate.endpoint.capabilities) if course.plan.emulate else None
             )
-        self._permit = turn.permit
-        endpoint = turn.candidate.endpoint
-        attempt = Attempt(len(self.attempts) + 1, endpoint, now_s, turn.why)
+        attempt = self._begin(turn, now_s)
+        call = self._call = course.call(attempt, self._asked(attempt), stream=self.stream, task=course.task)
+        limit_s = course.limit_s(call)
+        after_s = self._hedge_after_s(turn)
+        if after_s is None:
+            return await call.open(limit_s)
+        return await self._race(call, limit_s, after_s)
+
+    def _begin(self, turn: Turn, now_s: float) -> Attempt:
+        attempt = self._course.attempt(len(self.attempts) + 1, turn, now_s)
         self.attempts.append(attempt)
+        self._attempt = attempt
+        return attempt
+
+    def _asked(self, attempt: Attempt) -> ChatRequest:
+        """What this Attempt asks: the request itself, in words where tools are emulated, or how it goes on."""
         asked = self.request
         if self._emulation is not None:
             attempt.emulated = self._emulation.emulated
             asked = self._emulation.request
         if self._rescue is not None:
             attempt.why = "rescue"
-            asked = self._rescue.ask(asked, endpoint)
-        call = Call(
-            attempt,
-            course.fleet.upstreams[endpoint.id],
-            asked,
-            Watch(course.deadline_s, course.loop, course.task),
-            stream=self.stream or (course.plan.upcast and endpoint.capabilities.streaming),
-            after_finish_s=course.limits.after_finish_timeout_s,
-            unix_time_s=course.unix_time_s,
-        )
-        self._call = call
-        return await call.open(self._limit_s(call))
+            asked = self._rescue.ask(asked, attempt.endpoint)
+        return asked
+
+    def _hedge_after_s(self, turn: Turn) -> float | None:
+        """After how long without content a second Endpoint may be asked too; None: not at all."""
+        course = self._course
+        if not course.plan.hedge or not self.stream or self._emulation is not None or self._rescue is not None:
+            return None
+        course.hedges.begin(course.loop.time())
+        if not course.turns.others or turn.why != "planned":
+            return None
+        usual_p95_s = course.health.of(turn.candidate.endpoint.id).ttft_p95_s()
+        return worth_it(turn.candidate.expected_cost_in_pusd, usual_p95_s)
+
+    async def _race(self, first: Call, limit_s: float, after_s: float) -> AnswerFailed | None:
+        """Open a Call with a second one beside it if it is slow; go on with whichever brings content first."""
+        course = self._course
+
+        def second() -> tuple[Call, float] | None:
+            now_s = course.loop.time()
+            turn = course.turns.hedge(now_s) if course.hedges.take(now_s) else None
+            if turn is None:
+                return None
+            attempt = self._begin(turn, now_s)
+            call = course.call(attempt, self.request, stream=True)
+            return call, course.limit_s(call)
+
+        ended = await race(first, limit_s, after_s=after_s, second=second)
+        for call in ended.dropped:
+            course.settle(call.attempt, "cancelled", None, committed=False, streamed=True)
+        for lead in ended.failed:
+            self._call, self._attempt = lead.call, lead.call.attempt
+            if lead.failed is not None:
+                self._fail(lead.failed.error)
+        winner = ended.winner
+        self._failure = None
+        self._pause_s = 0.0
+        self._call, self._attempt = winner.call, winner.call.attempt
+        self._ahead = winner.events
+        return winner.failed
 
     def _next_turn(self, now_s: float) -> Turn | float:
         """As `Turns.next`; but a rescue that nobody takes up ends with how the answer was cut."""
@@ -276,19 +305,9 @@ class Answer:
             self._failure = error if self._rescue is None else self._rescue.error
             raise self._failure from None
 
-    def _limit_s(self, call: Call) -> float:
-        """How long the first token, or the whole answer, may take."""
-        course, endpoint = self._course, call.attempt.endpoint
-        usual = course.health.of(endpoint.id)
-        if not call.stream:
-            return course.limits.whole_s(usual.expected_whole_s(), others=course.turns.others)
-        others = course.turns.others
-        p95_s = None if others else usual.ttft_p95_s()
-        return course.limits.first_token_s(endpoint, course.prompt_tokens, p95_s, others=others)
-
     def _succeed(self, call: Call, events: Sequence[Event]) -> None:
         """The running Attempt gave a whole answer."""
-        attempt = self.attempts[-1]
+        attempt = call.attempt
         for event in reversed(events):
             if type(event) is UsageReported:
                 attempt.usage = event.usage
@@ -298,14 +317,15 @@ class Answer:
         self._skipped_chunks += call.skipped_chunks
         self._call = None
         self.complete = self._repair is None and self._failure is None
-        self._settle("ok", None, None)
+        self._settle("ok", None)
 
     def _fail(self, error: Exception) -> None:
         """Book a failed Attempt, and decide whether another may try."""
         if not isinstance(error, ProviderError):
             error = ServerError("the provider's answer could not be understood")
         course, call = self._course, self._call
-        attempt = self.attempts[-1]
+        attempt = self._attempt
+        assert attempt is not None  # noqa: S101 (it failed)
         course.fleet.upstreams[attempt.endpoint.id].redact(error)
         if call is not None:
             self._skipped_chunks += call.skipped_chunks
@@ -316,7 +336,7 @@ class Answer:
             assert self._delivered is not None  # noqa: S101 (it can be rescued)
             rescue = self._rescue = Rescue(self._delivered, error)
             attempt.usage, attempt.usage_estimated = rescue.estimated_usage(course.prompt_tokens), True
-        self._settle("failed", error.code, error)
+        self._settle("failed", error)
         if rescue is None or rescue.flowing:
             if self.committed:
                 self._failure = error
@@ -326,9 +346,7 @@ class Answer:
                 self._failure = error
             else:
                 self._pause_s = pause_s
-        elif (
-            rescue.by == "prefill" and attempt.why == "rescue" and isinstance(error, BadRequestError | UnsupportedError)
-        ):
+        elif rescue.by == "prefill" and attempt.why == "rescue" and isinstance(error, _NO_PREFILL):
             rescue.refused.add(attempt.endpoint.id)
             course.turns.insist()
 
@@ -342,32 +360,10 @@ class Answer:
             rescue.by, cut.endpoint.id, self.endpoint.id, len(rescue.text), cut.code or rescue.error.code
         )
 
-    def _settle(self, outcome: Outcome, code: str | None, error: ProviderError | None) -> None:
-        """The running Attempt is over: note how it went, and tell health."""
-        course, attempt = self._course, self.attempts[-1]
-        now_s = course.loop.time()
-        attempt.outcome = outcome
-        attempt.code = code
-        attempt.duration_s = now_s - attempt.started_s
-        permit, self._permit = self._permit, Permit.REFUSED
-        if permit is Permit.REFUSED:
-            return
-        failure: FailureKind | None = "cancelled" if outcome == "cancelled" else None
-        if error is not None:
-            failure = kind_of(error, committed=self.committed)
-        usage = attempt.usage
-        result = Result(
-            failure=failure,
-            ttft_s=attempt.ttft_s,
-            duration_s=attempt.duration_s,
-            output_tokens=None if usage is None else usage.output_tokens,
-            retry_after_s=None if error is None else error.retry_after_s,
-            prompt_tokens=course.prompt_tokens,
-            streamed=self.stream,
-            committed=self.committed,
-            caller=course.caller,
-        )
-        course.health.of(attempt.endpoint.id).leave(permit, result, now_s)
+    def _settle(self, outcome: Outcome, error: ProviderError | None) -> None:
+        """The running Attempt is over."""
+        assert self._attempt is not None  # noqa: S101 (it runs)
+        self._course.settle(self._attempt, outcome, error, committed=self.committed, streamed=self.stream)
 
 
 def _pop_failure(events: list[Event]) -> AnswerFailed | None:

@@ -4,6 +4,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from gateway.health.kinds import Permit
 from providers.base import Adaptation, Endpoint
 from providers.emulation import Emulated
 from providers.messages import Usage
@@ -62,8 +63,8 @@ class Attempt(Struct):
     emulated: tuple[Emulated, ...] = ()
     adapted: tuple[Adaptation, ...] = ()
     usage: Usage | None = None
-    permit: int = 0
-    """What it owes health (gateway.health.Permit); 0 once it is given back."""
+    permit: Permit = Permit.REFUSED
+    """What it owes health; REFUSED once it is given back."""
     usage_estimated: bool = False
     """Whether `usage` is our own estimate, because the provider hung up before it counted."""
 

@@ -5,7 +5,7 @@ A failure is never raised out of here: it is the last event, an AnswerFailed. Wh
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from gateway.attempts import Attempt
 from gateway.upstream import Upstream
@@ -136,6 +136,10 @@ class Call:
         if events and type(events[-1]) is AnswerFailed and isinstance(events[-1].error, AnswerElsewhereError):
             return events[:-1] + await self._follow(events[-1].error)
         return events
+
+    def adopt(self, task: "asyncio.Task[Any] | None") -> None:
+        """Let another task read from here on; None: whichever reads next."""
+        self._watch.adopt(task)
 
     def arm_idle(self, limit_s: float) -> None:
         """From the first content on, the time between two steps is what counts."""

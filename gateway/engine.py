@@ -12,14 +12,15 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.answer import Answer, Course
+from gateway.answer import Answer
 from gateway.attempts import ATTEMPTS_MAX, NO_HINTS, RETRYING_CLIENT_ATTEMPTS_MAX, Hints, Limits
 from gateway.config.catalogue import Catalogue, Route
+from gateway.course import Course
 from gateway.errors import CapabilityError, NoEndpointError
 from gateway.explain.record import Rescued
 from gateway.explain.trace import Sink, Trace
 from gateway.fleet import Fleet
-from gateway.health import Health
+from gateway.health import Health, HedgeBudget
 from gateway.observation import Observation
 from gateway.overflow import TOO_LONG, Counters, doubtful, shorten, too_long
 from gateway.routing.ask import Ask
@@ -27,6 +28,7 @@ from gateway.routing.candidate import Plan
 from gateway.routing.compression import Compressed
 from gateway.routing.decide import decide
 from gateway.routing.needs import count_images, needs
+from gateway.routing.parameters import Losses, find_losses
 from gateway.routing.plugins import read_plugins
 from gateway.routing.preferences import (
     check_user,
@@ -118,6 +120,7 @@ class Engine:
         self._off: Mapping[str, str] = {}
         self._targets: dict[str | tuple[str, ...], Target] = {}
         self._usual_output: dict[str, float] = {}
+        self._hedges = HedgeBudget()
         self._warmth = Warmth()
         self._counters = Counters()
 
@@ -183,6 +186,7 @@ class Engine:
             loop=loop,
             task=task,
             caller=caller,
+            hedges=self._hedges,
             ended=end,
         )
         return Answer(decision.request, course, decision.compressed)
@@ -217,6 +221,7 @@ class Engine:
             images=count_images(request),
             stream=bool(request.stream),
             parameters=parameters_of(request) if preferences.require_parameters else (),
+            losses=_losses(request, target.table, fleet) if preferences.require_parameters else (),
             preferences=preferences,
             warm_endpoint=None if warm is None else warm[0],
             warm_tokens=0 if warm is None else min(warm[1], prompt_tokens),
@@ -289,8 +294,8 @@ class Engine:
     def _note_end(self, answer: Answer, decision: Decision, caller: str, surface: str, generation_id: str) -> None:
         """Learn from an answer, and leave its record."""
         attempts = answer.attempts
-        if answer.complete and attempts[-1].usage is not None:
-            self._learn(decision, attempts[-1].endpoint, attempts[-1].usage)
+        if answer.complete and answer.attempt is not None and answer.attempt.usage is not None:
+            self._learn(decision, answer.attempt.endpoint, answer.attempt.usage)
         if self.sink is None:
             return
         failure, rescued = answer.failure, answer.rescued
@@ -339,6 +344,12 @@ class Engine:
 
 def _utc(unix_s: float) -> datetime:
     return datetime.fromtimestamp(unix_s, tz=UTC)
+
+
+def _losses(request: ChatRequest, table: Table, fleet: Fleet) -> Losses:
+    """What would not arrive as asked, and where."""
+    endpoints = [row.endpoint for row in table.merged.rows if row.id in fleet.upstreams]
+    return find_losses(request, endpoints, lambda one: fleet.upstreams[one.id].dialect, emulating=table.emulate)
 
 
 def _refusal(decision: Decision, fleet: Fleet) -> MixgateError:

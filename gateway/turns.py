@@ -122,6 +122,16 @@ class Turns:
         """The next Turn goes to the same Endpoint, which is to be asked differently."""
         self._again = True
 
+    def hedge(self, now_s: float) -> Turn | None:
+        """A Turn beside the running one, for the next who may well answer; None: there is none."""
+        while self.others:
+            candidate = self._candidates[self._position]
+            self._position += 1
+            turn = self._enter(candidate, now_s, "hedge")
+            if turn is not None:
+                return turn
+        return None
+
     def repeat(self, now_s: float, why: Why) -> Turn:
         """The same Endpoint once more, outside the order: it did answer, but not so that it can be used."""
         assert self.last is not None  # noqa: S101 (it answered)

@@ -47,6 +47,10 @@ class Watch:
             self._timer.cancel()
         self._timer = self._loop.call_later(max(0.0, min(limit_s, self._deadline_s - self._loop.time())), self._look)
 
+    def adopt(self, task: asyncio.Task[Any] | None) -> None:
+        """It belongs to another task from now on; None: to whichever waits next."""
+        self._task = task
+
     def progress(self) -> None:
         """Something worth waiting for came: the limit counts anew from the next wait. Comments are not progress."""
         self._progressed = True

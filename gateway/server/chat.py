@@ -159,8 +159,8 @@ class ChatReply:
         notes: dict[str, Any] = {}
         if answer.skipped_chunks:
             notes["skipped_chunks"] = answer.skipped_chunks
-        if answer.attempts[-1].emulated:
-            notes["emulated"] = list(answer.attempts[-1].emulated)
+        if answer.attempt is not None and answer.attempt.emulated:
+            notes["emulated"] = list(answer.attempt.emulated)
         if answer.compressed is not None:
             notes["compressed"] = {
                 "dropped_messages": answer.compressed.dropped_messages,
@@ -185,11 +185,11 @@ class ChatReply:
     def _explain(self) -> list[tuple[bytes, bytes]]:
         """Which request this is, and who answered after how many tries."""
         headers = [(b"x-generation-id", self._id.encode())]
-        attempts = self._answer.attempts
-        if attempts:
-            headers.append((b"x-mixgate-endpoint", attempts[-1].endpoint.id.encode("ascii", "replace")))
-            headers.append((b"x-mixgate-attempts", b"%d" % len(attempts)))
-            dropped = ",".join(one.param for one in attempts[-1].adapted if one.action == "dropped")
+        attempt = self._answer.attempt
+        if attempt is not None:
+            headers.append((b"x-mixgate-endpoint", attempt.endpoint.id.encode("ascii", "replace")))
+            headers.append((b"x-mixgate-attempts", b"%d" % len(self._answer.attempts)))
+            dropped = ",".join(one.param for one in attempt.adapted if one.action == "dropped")
             if dropped:
                 headers.append(
                     (b"x-mixgate-dropped-params", _NOT_PRINTABLE.sub("?", dropped[:DROPPED_MAX_CHARS]).encode())

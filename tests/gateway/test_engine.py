@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.attempts import ATTEMPTS_MAX, Limits
-from gateway.answer import Answer, Course
+from gateway.answer import Answer
+from gateway.course import Course
 from gateway.errors import most_useful
 from gateway.fleet import Fleet
-from gateway.health import Health
+from gateway.health import Health, HedgeBudget
 from gateway.observation import UNOBSERVED
 from gateway.routing.candidate import Candidate, Plan
 from gateway.turns import Turns
@@ -116,7 +117,7 @@ def refuses(status, **error):
 class Scene:
     """An Answer over scripted endpoints, in order. Make it inside a running loop."""
 
-    def __init__(self, *answers, streamed=True, limits=LIMITS, rescue=False, **members):
+    def __init__(self, *answers, streamed=True, limits=LIMITS, rescue=False, hedge=False, **members):
         self.transports = [Transport(answer if isinstance(answer, list) else [answer]) for answer in answers]
         endpoints = tuple(
             Endpoint(
@@ -130,7 +131,7 @@ class Scene:
         }
         request = ChatRequest(messages=(Message(role="user", content="hi"),), model="m", stream=streamed, **members)
         loop = asyncio.get_running_loop()
-        plan = Plan("m", "ordered", tuple(Candidate(endpoint, UNOBSERVED) for endpoint in endpoints), rescue=rescue)
+        plan = Plan("m", "ordered", tuple(Candidate(endpoint, UNOBSERVED, 0, 1) for endpoint in endpoints), rescue=rescue, hedge=hedge)
         self.health = Health(lambda: 0.5)
         budget = self.health.retries
         now_s = loop.time()
@@ -147,6 +148,7 @@ class Scene:
             loop=loop,
             task=None,
             caller="local",
+            hedges=HedgeBudget(),
         )
         self.answer = Answer(request, course)
 

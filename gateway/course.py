@@ -1,0 +1,92 @@
+"""What one Answer is made by: the Plan, all that is around it, and how an Attempt begins and is settled there."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from gateway.attempts import Attempt, Limits, Outcome
+from gateway.call import Call
+from gateway.fleet import Fleet
+from gateway.health import FailureKind, Health, HedgeBudget, Permit, Result, kind_of
+from gateway.routing.candidate import Plan
+from gateway.turns import Turn, Turns
+from gateway.watch import Watch
+from providers.errors import ProviderError
+from providers.messages import ChatRequest
+
+
+class Course(Struct, frozen=True):
+    """What one Answer is made by."""
+
+    plan: Plan
+    turns: Turns
+    fleet: Fleet
+    health: Health
+    limits: Limits
+    deadline_s: float
+    prompt_tokens: int
+    unix_time_s: Callable[[], float]
+    loop: asyncio.AbstractEventLoop
+    task: asyncio.Task[Any] | None
+    caller: str
+    hedges: HedgeBudget
+    ended: Callable[[Any], None] | None = None
+    """Called once with the Answer, when all is over."""
+
+    def attempt(self, number: int, turn: Turn, now_s: float) -> Attempt:
+        """The Attempt that a Turn allows."""
+        return Attempt(number, turn.candidate.endpoint, now_s, turn.why, permit=turn.permit)
+
+    def call(
+        self, attempt: Attempt, asked: ChatRequest, *, stream: bool, task: asyncio.Task[Any] | None = None
+    ) -> Call:
+        """Its Call, not yet open."""
+        endpoint = attempt.endpoint
+        return Call(
+            attempt,
+            self.fleet.upstreams[endpoint.id],
+            asked,
+            Watch(self.deadline_s, self.loop, task),
+            stream=stream or (self.plan.upcast and endpoint.capabilities.streaming),
+            after_finish_s=self.limits.after_finish_timeout_s,
+            unix_time_s=self.unix_time_s,
+        )
+
+    def limit_s(self, call: Call) -> float:
+        """How long its first token, or all of it if it comes whole, may take."""
+        endpoint, others = call.attempt.endpoint, self.turns.others
+        usual = self.health.of(endpoint.id)
+        if not call.stream:
+            return self.limits.whole_s(usual.expected_whole_s(), others=others)
+        p95_s = None if others else usual.ttft_p95_s()
+        return self.limits.first_token_s(endpoint, self.prompt_tokens, p95_s, others=others)
+
+    def settle(
+        self, attempt: Attempt, outcome: Outcome, error: ProviderError | None, *, committed: bool, streamed: bool
+    ) -> None:
+        """An Attempt is over: note how it went, give its permit back, and tell health."""
+        now_s = self.loop.time()
+        attempt.outcome = outcome
+        attempt.code = "cancelled" if outcome == "cancelled" else None if error is None else error.code
+        attempt.duration_s = now_s - attempt.started_s
+        permit, attempt.permit = attempt.permit, Permit.REFUSED
+        if permit is Permit.REFUSED:
+            return
+        failure: FailureKind | None = "cancelled" if outcome == "cancelled" else None
+        if error is not None:
+            failure = kind_of(error, committed=committed)
+        usage = attempt.usage
+        result = Result(
+            failure=failure,
+            ttft_s=attempt.ttft_s,
+            duration_s=attempt.duration_s,
+            output_tokens=None if usage is None else usage.output_tokens,
+            retry_after_s=None if error is None else error.retry_after_s,
+            prompt_tokens=self.prompt_tokens,
+            streamed=streamed,
+            committed=committed,
+            caller=self.caller,
+        )
+        self.health.of(attempt.endpoint.id).leave(permit, result, now_s)

@@ -1,0 +1,100 @@
+"""Asking a second Endpoint when the first is slow to begin: whoever brings content first answers, the other is dropped.
+
+Off by default, and paid from a budget of its own (gateway/health/budget.py), because the loser may cost money too.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from gateway.call import Call
+from providers.errors import GarbledError
+from providers.messages import CONTENT_EVENTS, AnswerFailed, Event
+
+WAIT_MIN_S: Final = 1.0
+"""No hedge before this, however fast an Endpoint usually is."""
+COST_MAX_IN_PUSD: Final = 10**10
+"""Requests that are expected to cost more than a cent are not sent twice."""
+HELD_EVENTS_MAX: Final = 200_000
+
+
+class Lead(Struct, frozen=True):
+    """A Call as far as its first content, its end or its failure."""
+
+    call: Call
+    events: list[Event]
+    failed: AnswerFailed | None = None
+
+
+class Race(Struct, frozen=True):
+    """How a race ended."""
+
+    winner: Lead
+    """It has content, or it is the last of those that failed."""
+    failed: Sequence[Lead] = ()
+    """Who failed before."""
+    dropped: Sequence[Call] = ()
+    """Who was still on the way, and is closed now."""
+
+
+async def race(first: Call, limit_s: float, *, after_s: float, second: Callable[[], tuple[Call, float] | None]) -> Race:
+    """Open `first`; if it has no content after `after_s`, open a second Call beside it, and take the faster.
+
+    Args:
+        first: Not yet open.
+        limit_s: Its limit for the first token.
+        after_s: When to ask for a second one.
+        second: Gives it with its own limit, or None: there shall be none.
+    """
+    loop = asyncio.get_running_loop()
+    running: dict[asyncio.Task[Lead], Call] = {loop.create_task(_lead(first, limit_s)): first}
+    failed: list[Lead] = []
+    try:
+        done, _ = await asyncio.wait(running, timeout=after_s)
+        if not done and (more := second()) is not None:
+            running[loop.create_task(_lead(*more))] = more[0]
+        while True:
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                del running[task]
+                lead = task.result()
+                if lead.failed is None or not running:
+                    return Race(lead, failed, list(running.values()))
+                failed.append(lead)
+    finally:
+        await _drop(running)
+
+
+async def _drop(running: dict[asyncio.Task[Lead], Call]) -> None:
+    for task, call in running.items():
+        task.cancel()
+        call.close()
+    if running:
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _lead(call: Call, limit_s: float) -> Lead:
+    failed = await call.open(limit_s)
+    events: list[Event] = []
+    while failed is None:
+        more = await call.read()
+        last = more[-1] if more else None
+        if isinstance(last, AnswerFailed):
+            failed = last
+            break
+        events += more
+        if call.complete or any(isinstance(event, CONTENT_EVENTS) for event in more):
+            break
+        if len(events) > HELD_EVENTS_MAX:
+            failed = AnswerFailed(GarbledError("the provider sent too many steps of an answer"))
+    call.adopt(None)
+    return Lead(call, events, failed)
+
+
+def worth_it(expected_cost_in_pusd: int | None, usual_p95_s: float | None) -> float | None:
+    """After how many seconds without content a second Endpoint may be asked; None: not at all."""
+    if usual_p95_s is None or expected_cost_in_pusd is None or expected_cost_in_pusd > COST_MAX_IN_PUSD:
+        return None
+    return max(WAIT_MIN_S, usual_p95_s)
