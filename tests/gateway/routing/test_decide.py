@@ -66,6 +66,10 @@ class TestStanding:
         assert not made.resting
         assert not made.excluded
 
+    def test_a_disabled_one_that_is_due_comes_after_everybody_of_all_stages(self):
+        made = plan([A, B], {"a/x": resting("disabled", NOW_S), "d/x": DEGRADED}, **two_stages())
+        assert names(made.candidates) == ["b/x", "c/x", "d/x", "a/x"]
+
     def test_a_disabled_one_is_excluded_until_it_may_be_looked_at(self):
         made = plan([A, B], {"a/x": resting("disabled")})
         assert (names(made.candidates), codes(made)) == (["b/x"], {"a/x": "disabled"})
@@ -203,17 +207,20 @@ class TestCosts:
             PriceOverride(price=Price(input_in_pusd=3 * USD), min_prompt_tokens=200),
             PriceOverride(price=Price(input_in_pusd=5 * USD), utc_start="00:00", utc_end="06:00"),
         )
-        prepared = table([A], overrides={"a/x": overrides})
+        prepared = table(
+            [endpoint("a/x", price=priced(1, request_in_pusd=7, image_in_pusd=11))], overrides={"a/x": overrides}
+        )
 
-        def cost(prompt_tokens, hour=None):
+        def cost(prompt_tokens, hour=None, images=0):
             now_utc = None if hour is None else datetime(2026, 11, 22, hour, tzinfo=UTC)
-            ask = Ask(prompt_tokens=prompt_tokens, expected_output_tokens=0)
+            ask = Ask(prompt_tokens=prompt_tokens, expected_output_tokens=0, images=images)
             return decided(prepared, ask, now_utc=now_utc).candidates[0].expected_cost_in_pusd
 
-        assert cost(100) == 100 * USD
-        assert cost(200) == 600 * USD
-        assert cost(200, 12) == 600 * USD
-        assert cost(200, 3) == 1000 * USD
+        assert cost(100) == 100 * USD + 7
+        assert cost(200) == 600 * USD + 7
+        assert cost(200, images=2) == 600 * USD + 7 + 22
+        assert cost(200, 12) == 600 * USD + 7
+        assert cost(200, 3) == 1000 * USD + 7
 
 
 def test_with_nobody_left_the_plan_says_why_of_each():

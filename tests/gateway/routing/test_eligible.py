@@ -30,6 +30,7 @@ def wish(**preferences):
         ({}, Ask(prompt_tokens=985), ("context", 1001, 1000)),
         ({"context_tokens": None}, Ask(prompt_tokens=10**9), None),
         ({}, Ask(output_tokens=501), ("output_limit", 501, 500)),
+        ({}, Ask(prompt_tokens=499, output_tokens=501), ("output_limit", 501, 500)),
         ({"max_output_tokens": None}, Ask(output_tokens=900), None),
         ({}, Ask(needed=("vision",)), ("no_vision", None, None)),
         ({}, Ask(needed=("logprobs",)), ("no_logprobs", None, None)),

@@ -102,6 +102,11 @@ class TestBalanced:
             prepared = table([endpoint("a/x", usd), endpoint("b/x", usd), endpoint("c/x", usd)])
             assert_distributed(firsts(orders(prepared)), {"a/x": 1, "b/x": 1, "c/x": 1})
 
+    def test_weights_count_among_unknown_prices_too(self):
+        prepared = table([endpoint("a/x", None), endpoint("b/x", None)])
+        counted = firsts(orders(prepared, {"a/x": Observation(weight=0.2)}))
+        assert_distributed(counted, {"a/x": 0.2, "b/x": 1})
+
     def test_those_with_an_outage_follow_the_same_rule_among_themselves(self):
         out = Observation(outage=True)
         prepared = table([endpoint("a/x", 1), endpoint("b/x", 2), endpoint("c/x", None), endpoint("d/x", None)])
