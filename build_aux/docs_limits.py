@@ -24,6 +24,11 @@ SECTIONS = (
         ("gateway/attempts.py", "gateway/engine.py", "gateway/upstream.py"),
     ),
     (
+        "Health of Endpoints",
+        "When an Endpoint is left alone, and how it comes back.",
+        ("gateway/health/", "gateway/probes.py"),
+    ),
+    (
         "Routing",
         "",
         (

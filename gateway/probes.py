@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import httpx
 
 LOOK_EVERY_S: Final = 60.0
+"""How often an idle provider is asked for its list of models."""
 LOOK_JITTER: Final = 0.15
 QUIET_S: Final = 60.0
 """Who was asked for real within this time needs no look."""
@@ -24,6 +25,7 @@ LOOK_TIMEOUT_S: Final = 5.0
 """For all of one look."""
 LOOKS_AT_ONCE: Final = 8
 LOCAL_EVERY_S: Final = 5.0
+"""How often the local worker is looked at."""
 LOCAL_VERDICTS: Final[Mapping[str, bool]] = {"ready": True, "crashed": False}
 """States of a local model that say something; one that is off, starting or refused is not asked anyway."""
 

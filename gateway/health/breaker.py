@@ -8,11 +8,14 @@ FAILURES_MAX: Final = 3
 CONNECT_FAILURES_MAX: Final = 2
 """So many failures to connect in a row do."""
 OPEN_S: Final = 5.0
+"""How long it is open the first time; twice as long each next time."""
 OPEN_MAX_S: Final = 20.0
+"""The longest."""
 OPEN_JITTER: Final = 0.2
-"""It is open for 5, 10, then 20 s, each a fifth more or less."""
+"""Each a fifth more or less."""
 PROBES_TO_CLOSE: Final = 2
 SLOW_START_S: Final = 60.0
+"""How long it takes to get all of its traffic back."""
 SLOW_START_SHARE: Final = 0.1
 """What it gets of its usual traffic at first, growing to all of it over SLOW_START_S."""
 FORGIVEN_S: Final = 600.0

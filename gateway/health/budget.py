@@ -7,7 +7,8 @@ BUCKETS: Final = 60
 UNIT: Final = 100
 """Tokens are counted in hundredths, so that shares add up exactly."""
 RETRY_SHARE_PERCENT: Final = 20
-RETRY_FLOOR_PER_S: Final = 1
+RETRY_FLOOR: Final = 1
+"""Repeats per second that need no request to pay for them."""
 RETRY_CONCURRENT_MIN: Final = 3
 RETRY_CONCURRENT_SHARE: Final = 0.2
 HEDGE_SHARE_PERCENT: Final = 5
@@ -61,7 +62,7 @@ class RetryBudget:
 
     def __init__(self, parent: "RetryBudget | None" = None) -> None:
         self._parent = parent
-        self._purse = _Purse(RETRY_FLOOR_PER_S * BUCKETS * UNIT)
+        self._purse = _Purse(RETRY_FLOOR * BUCKETS * UNIT)
         self.in_flight = 0
         """Requests that began and have not ended."""
         self.retrying = 0

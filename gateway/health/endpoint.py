@@ -15,22 +15,25 @@ from gateway.observation import UNOBSERVED, MinuteRow, Observation, Quantiles, S
 
 RATIO_BUCKETS: Final = 12
 RATIO_BUCKET_S: Final = 5.0
+"""Of the minute of answers that its ratio is of: the steps in which it moves on."""
 RATIO_LEAST: Final = 10
 RATIO_OPEN: Final = 0.5
 """At least half of at least ten answers of the last minute failed: open."""
 RATIO_DEGRADED: Final = 0.05
 OUTAGE_BUCKETS: Final = 30
 OUTAGE_BUCKET_S: Final = 1.0
+"""Of the half minute of answers that an outage is judged by."""
 OUTAGE_LEAST: Final = 3
 OUTAGE_SHARE: Final = 0.5
 DISABLED_S: Final = 300.0
+"""How long it is left alone after it refused our key or did not know the model."""
 REPROBE_S: Final = 30.0
 """When to look again at a disabled Endpoint that failed for another reason when it was looked at."""
 TAKEN_S: Final = 1.0
 """When to look again at an Endpoint whose one permit is taken."""
 PANIC_MAX: Final = 2
 """So many Attempts at once go to an Endpoint that is open, when there is no better one."""
-QUIET_S: Final = 1860.0
+STILL_S: Final = 1860.0
 """After so long without an Attempt, no figure changes any more with time alone."""
 
 OnChange = Callable[[str, Standing, str, float], None]
@@ -203,7 +206,7 @@ class EndpointHealth:
     def restore(self, row: MinuteRow, minute: int, now_s: float) -> None:
         """Take up what an earlier process kept, oldest first. `minute` is of the monotonic clock."""
         self._uptime.restore(row, minute)
-        self._restless_until_s = now_s + QUIET_S
+        self._restless_until_s = now_s + STILL_S
         self._fresh_until_s = self._figures_until_s = -inf
 
     def _admit(self, now_s: float, *, panic: bool) -> Permit:
@@ -227,7 +230,7 @@ class EndpointHealth:
 
     def _succeed(self, permit: Permit, result: Result, now_s: float) -> None:
         self._last_s = now_s
-        self._restless_until_s = now_s + QUIET_S
+        self._restless_until_s = now_s + STILL_S
         bucket = self.pace.add(result, now_s)
         self._uptime.succeed(now_s, bucket, result.prompt_tokens, result.output_tokens or 0)
         self._ratio.add_ok(now_s)
@@ -253,7 +256,7 @@ class EndpointHealth:
 
     def _fail(self, permit: Permit, kind: FailureKind, result: Result, now_s: float) -> None:
         self._last_s = now_s
-        self._restless_until_s = now_s + QUIET_S
+        self._restless_until_s = now_s + STILL_S
         if kind == "client" and self._complaints.add(result.caller, now_s):
             kind = "server"
         bucket = -1 if result.ttft_s is None else self.pace.add(result, now_s)

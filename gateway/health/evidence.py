@@ -8,9 +8,11 @@ LOOKS_TO_RISE: Final = 2
 LOOK_HOLDS_S: Final = 300.0
 """After so long without another look, the last ones say nothing."""
 COMPLAINTS_S: Final = 60.0
+"""How long it is remembered that a caller was told to have asked wrongly."""
 COMPLAINTS_MIN: Final = 3
 """So many callers, all told within a minute that they ask wrongly and nobody that it went well: it is not them."""
 COMPLAINTS_MAX: Final = 16
+"""Callers of whom that is remembered."""
 
 
 class Looks:

@@ -25,6 +25,7 @@ P95_EVERY: Final = 8
 """The 95 % quantile is computed anew after so many samples."""
 TOKENS_MIN: Final = 2
 ELAPSED_MIN_S: Final = 0.001
+"""An answer that took less has no speed."""
 
 
 class _Mean:

@@ -8,12 +8,14 @@ from providers.retry_after import RETRY_AFTER_MAX_S
 PARK_S: Final = 1.0
 """How long to stay away from an Endpoint that did not say. Doubles while it goes on refusing."""
 PARK_MAX_S: Final = 32.0
+"""The longest such time."""
 PARK_JITTER: Final = 0.2
 CAP_FIRST_SHARE: Final = 0.7
 """The first cap, as a share of what was on its way when the first 429 came."""
 CAP_LATER_SHARE: Final = 0.9
 """The next one, as a share of the cap that turned out one step too high."""
 CAP_GROWS_EVERY_S: Final = 10.0
+"""So long without a 429 raise the cap by one."""
 CAP_REST_S: Final = 1.0
 """429s so close together are one: the cap goes down once."""
 CAP_FORGET_FACTOR: Final = 2

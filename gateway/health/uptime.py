@@ -13,6 +13,7 @@ from gateway.health.kinds import COUNTED, FailureKind
 from gateway.observation import MinuteRow
 
 MINUTES_MAX: Final = 1440
+"""Minutes of answers that are kept in memory."""
 WINDOWS_MINUTES: Final = (5, 30, MINUTES_MAX)
 SAMPLES_MIN: Final = 20
 """A window with fewer answers says nothing."""

@@ -1,5 +1,7 @@
 """One test for each transition of the breaker, as the engine meets it: by permits and results."""
 
+import random
+
 import pytest
 
 from gateway.health import Health, Permit, Result
@@ -343,3 +345,35 @@ def test_sixty_seconds_down_cost_at_most_eight_of_twenty_requests(draw, kind, ar
     while driver.ask(GOOD) is Permit.REFUSED:
         driver.now_s += 1.0
     assert driver.now_s <= start_s + 60.0 + 30.0
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.5, 1.0])
+def test_five_minutes_down_cost_one_request_per_open_period_and_recovery_is_seen_soon(draw):
+    """Ten requests a second, each sent to it first."""
+    driver = Driver(draw, siblings=2)
+    start_s, tries = driver.now_s, 0
+    for place in range(3000):
+        driver.now_s = start_s + place / 10
+        tries += driver.ask(failed("server")) is not Permit.REFUSED
+    periods = sum(change[1] == "open" for change in driver.changes)
+    assert tries == 3 + periods - 1
+    assert periods <= 2 + 300.0 / (20.0 * (0.8 + 0.4 * draw)) + 2
+    weights = []
+    for place in range(900):
+        driver.now_s = start_s + 300.0 + place / 10
+        driver.ask(GOOD)
+        if driver.changes[-1][1] == "healthy":
+            weights.append(driver.seen().weight)
+    healed_s = driver.changes[-1][3] - start_s - 300.0
+    assert healed_s <= 30.0
+    assert weights == sorted(weights)
+    assert (weights[0], weights[-1]) == (pytest.approx(0.1), 1.0)
+
+
+def test_a_third_failing_at_random_is_seen_within_a_minute():
+    for seed in range(20):
+        driver, draw = Driver(), random.Random(seed)
+        while driver.seen().standing == "healthy" and driver.now_s < 1100.0:
+            driver.now_s += 0.5
+            driver.ask(failed("server") if draw.random() < 0.3 else GOOD)
+        assert driver.now_s <= 1060.0
