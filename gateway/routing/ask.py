@@ -79,6 +79,8 @@ class Ask(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     stream: bool = False
     parameters: tuple[str, ...] = ()
     """Members of the request that an Endpoint may or may not support, filled where a preference asks for them."""
+    losses: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Endpoint ids with the members that their dialect would drop or clamp, filled where all of them are required."""
     preferences: Preferences = NO_PREFERENCES
     warm_endpoint: str | None = None
     """The Endpoint whose prompt cache holds the start of this conversation."""

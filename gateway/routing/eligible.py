@@ -1,7 +1,8 @@
 """Whether an Endpoint may serve a request: one exclusion with a stable code and its numbers, or none."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from msgspec import Struct
@@ -34,6 +35,7 @@ _UNASSURED: Final = {
     "zdr": "it is not known to keep nothing of what it is sent",
     "distillable": "its text is not known to be free to train on",
 }
+_NO_LOSSES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 _EMULATED_BITS: Final = sum(ABILITIES[name] for name in EMULATED)
 
 
@@ -66,6 +68,8 @@ class Demand(Struct, frozen=True):
     slugs: frozenset[str]
     """What we know by name; whatever else a preference names, a router further on may know."""
     parameters: frozenset[str]
+    losses: Mapping[str, tuple[str, ...]]
+    """By Endpoint id, what of the request would not arrive there as asked."""
     assured: int
     """Bits of `ASSURANCES` that the client insists on."""
     paying: bool
@@ -101,6 +105,7 @@ def demand_of(table: Table, ask: Ask, now_utc: datetime | None) -> Demand:
         _lower(preferences.ignore),
         table.slugs,
         frozenset(ask.parameters),
+        dict(ask.losses) if ask.losses else _NO_LOSSES,
         0 if plain else _assurances(preferences),
         ask.budget_in_nusd is not None or preferences.free_only or preferences.max_price is not None,
         _set(preferences.max_price),
@@ -199,6 +204,8 @@ def _by_wishes(row: Row, demand: Demand) -> Exclusion | None:
     if wish.require_parameters and endpoint.parameters is not None and not demand.parameters <= endpoint.parameters:
         lost = [name for name in demand.ask.parameters if name not in endpoint.parameters]
         return _no(row, "parameters", f"it does not take {', '.join(lost[:8])}")
+    if wish.require_parameters and row.id in demand.losses:
+        return _no(row, "parameters", f"it does not take {', '.join(demand.losses[row.id])} as asked")
     if wish.quantizations and not (row.relays and endpoint.quantization is None):
         stored = endpoint.quantization or UNKNOWN_QUANTIZATION
         if stored not in wish.quantizations:

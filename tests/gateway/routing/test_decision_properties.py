@@ -75,6 +75,7 @@ asks = st.builds(
     images=st.integers(0, 2),
     stream=st.booleans(),
     parameters=st.lists(parameters, max_size=2, unique=True).map(tuple),
+    losses=st.sampled_from([(), (("p0/m0", ("seed",)), ("p2/m2", ("top_k", "logit_bias")))]),
     preferences=st.just(Preferences()) | preferences,
     warm_endpoint=st.none() | st.sampled_from(["p0/m0", "p1/m1", "p9/m9"]),
     warm_tokens=st.integers(0, 2000),

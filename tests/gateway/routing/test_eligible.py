@@ -43,6 +43,13 @@ def test_sizes_and_abilities(facts, ask, expected):
     assert only(facts, ask) == expected
 
 
+def test_every_capability_that_is_needed_counts():
+    seeing, both = Capabilities(vision=True), Capabilities(vision=True, logprobs=True)
+    every = [endpoint("a/x", capabilities=seeing), endpoint("b/x", capabilities=both), endpoint("c/x")]
+    plan = decided(table(every), Ask(needed=("vision", "logprobs")))
+    assert (names(plan.candidates), codes(plan)) == (["b/x"], {"a/x": "no_logprobs", "c/x": "no_vision"})
+
+
 def test_without_emulation_tools_are_needed_like_anything_else():
     able = endpoint("b/x", capabilities=Capabilities(tools=True))
     plan = decided(table([endpoint("a/x"), able], emulate=False), Ask(needed=("tools",)))

@@ -41,6 +41,15 @@ def test_who_cannot_be_asked_whatever_the_request_says_is_left_out_once_with_its
     assert codes(decided(prepared)) == {"g/x": "retired", "b/x": "off"}
 
 
+def test_an_endpoint_by_its_id_stands_alone():
+    retired = endpoint("g/x", state="retired")
+    alone = [route([one], one.id, implicit=True) for one in (A, retired)]
+    every = catalogue([A, B, retired], [route([A, B]), *alone])
+    assert names(decided(prepare([alone[0]], every, {})).candidates) == ["a/x"]
+    plan = decided(prepare([alone[1]], every, {}))
+    assert (names(plan.candidates), codes(plan)) == ([], {"g/x": "retired"})
+
+
 def test_what_nobody_knows_the_size_of_is_never_too_small():
     (row,) = table([endpoint("a/x", context_tokens=None, max_output_tokens=None)]).stages[0].rows
     assert (row.context_tokens, row.output_max_tokens) == (UNBOUNDED, UNBOUNDED)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequestError, PayloadTooLargeError
-from gateway.routing.plan import needs
+from gateway.routing.needs import needs
 from gateway.server.openai_request import DEPTH_MAX, SMALL_BODY_BYTES, STRUCTURE_MAX, check_structure, decode_chat
 from providers import DIALECTS
 from providers.base import Endpoint
