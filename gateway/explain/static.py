@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from gateway.explain.errors import UnreadableRecordError
 from gateway.routing.table import Row, Stage, Table
 from gateway.state.blocks import Static
+from providers.quirks import Quirks
 
 DIGEST_CHARS: Final = 32
 """128 bits of a SHA-256: nobody has a reason to look for two Tables with one digest."""
@@ -40,7 +41,7 @@ class Statics:
 
 
 def make_static(table: Table) -> Static:
-    """What is stored of a Table: without URLs and facts for people, which no decision looks at."""
+    """What is stored of a Table: without URLs, quirks and facts for people, which no decision looks at."""
     bare = replace(table, stages=tuple(map(_bare_stage, table.stages)), merged=_bare_stage(table.merged))
     data = _encoder.encode(bare)
     return Static(hashlib.sha256(data).hexdigest()[:DIGEST_CHARS], data)
@@ -64,5 +65,5 @@ def _bare_stage(stage: Stage) -> Stage:
 
 
 def _bare_row(row: Row) -> Row:
-    nothing: dict[str, Any] = {"base_url": "", "details": {}, "description": None}
+    nothing: dict[str, Any] = {"base_url": "", "details": {}, "description": None, "quirks": Quirks()}
     return replace(row, endpoint=replace(row.endpoint, **nothing))
