@@ -1,6 +1,7 @@
 """Real worker processes on the bundled model, and the words to talk to them."""
 
 import asyncio
+import importlib.util
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -112,8 +113,15 @@ async def running(home: Path, **members: Any) -> AsyncIterator[Asker]:
         await backend.aclose()
 
 
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """For what needs the local extra; tests/conftest.py says where it must be there."""
+    if missing := [name for name in ("llama_cpp", "jinja2") if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"the local extra is not installed ({', '.join(missing)}): `make engine`")
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., Any]:
+def run(engine: None, tmp_path: Path) -> Callable[..., Any]:
     """`async with run(slots=..) as demo`: a backend with one model."""
     if not DEMO_FILE.exists():
         pytest.skip("the bundled model is not in this tree")
@@ -135,7 +143,7 @@ def endless() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def vocabulary() -> Any:
+def vocabulary(engine: None) -> Any:
     """The bundled model's tokens, in this process."""
     if not DEMO_FILE.exists():
         pytest.skip("the bundled model is not in this tree")

@@ -227,6 +227,7 @@ async def test_a_lazy_model_starts_when_asked(run):
         assert demo.backend.models()[0].state == "ready"
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_file_that_is_not_there_is_off_and_says_how_to_get_it(tmp_path):
     backend = LocalBackend([LocalModelSpec(name="big", file="mixtral.gguf", load="boot")], tmp_path)
     await backend.start()
@@ -236,6 +237,7 @@ async def test_a_file_that_is_not_there_is_off_and_says_how_to_get_it(tmp_path):
     await backend.aclose()
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_bad_file_is_refused_in_words_before_native_code_sees_it(tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "bad.gguf").write_bytes(b"this is no model" * 100)

@@ -49,6 +49,7 @@ def test_a_context_that_does_not_fit_into_memory_is_refused_with_numbers(models)
 
 
 @pytest.mark.parametrize("cut", [0, 7, 5000, 200_000])
+@pytest.mark.usefixtures("engine")
 async def test_a_damaged_file_is_refused_in_words(models, tmp_path, cut):
     damaged = models / "one.gguf"
     with damaged.open("r+b") as file:
@@ -62,6 +63,7 @@ async def test_a_damaged_file_is_refused_in_words(models, tmp_path, cut):
     await backend.aclose()
 
 
+@pytest.mark.usefixtures("engine")
 async def test_of_two_big_models_the_idle_one_makes_room(models, tmp_path, monkeypatch):
     monkeypatch.setattr(backend_module, "BIG_MIN_BYTES", 1_000_000)
     specs = [
@@ -115,6 +117,7 @@ def test_a_worker_without_a_gateway_ends_by_itself():
         assert subprocess.run(command, pass_fds=(theirs.fileno(),), timeout=20, check=False).returncode == 0
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_file_pulled_while_the_gateway_runs_is_taken_up(models, tmp_path, monkeypatch):
     monkeypatch.setattr(backend_module, "FILE_WATCH_S", 0.01)
     backend = LocalBackend([LocalModelSpec(name="late", file="late.gguf", load="boot")], tmp_path)
@@ -137,6 +140,7 @@ def test_the_size_of_a_split_model_is_that_of_all_its_parts(tmp_path):
     assert file_size(tmp_path / "nothing.gguf") is None
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_home_that_cannot_be_written_is_no_reason_not_to_answer(tmp_path):
     (tmp_path / "file").write_text("in the way")
     backend = LocalBackend([LocalModelSpec(name="demo", file="bundled", load="boot")], tmp_path / "file" / "home")

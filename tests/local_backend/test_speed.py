@@ -116,6 +116,7 @@ def big_file(tmp_path_factory):
 
 @pytest.mark.full
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
+@pytest.mark.usefixtures("engine")
 async def test_leaving_a_122_mb_model_frees_the_slot_within_a_step(big_file, phase):
     backend = LocalBackend([LocalModelSpec(name="random", file="random.gguf", load="boot")], big_file)
     await backend.start()
