@@ -9,6 +9,7 @@ COMMANDS = {
     "check": "Judge a configuration file, and say who is on.",
     "models": "List the models, what they cost, and which can answer.",
     "drill": "Play every failure of providers against a configuration.",
+    "simulate": "Compare policies over simulated traffic, prices and failures.",
     "explain": "Show why a request went where it went, or where one would go.",
     "doctor": "Look for what is wrong with this installation.",
     "refresh": "Ask OpenRouter what has changed.",
