@@ -77,6 +77,7 @@ class Client:
             seen.endings.append("answered")
             seen.late = bool(await answer.next())
         except MixgateError as error:
+            error.__traceback__ = None  # its frames would keep all of this alive until somebody collects garbage
             seen.error = error
             seen.endings.append("failed")
         except asyncio.CancelledError:

@@ -15,7 +15,7 @@ from providers.base import Capabilities, Endpoint, Price
 
 MODEL: Final = "main"
 SPARE: Final = "spare"
-REQUESTS: Final = 100
+REQUESTS: Final = 80
 ENDPOINTS_MAX: Final = 8
 LEAST_CONTEXT_TOKENS: Final = 4_096
 FAULTS_MAX: Final = 0.3

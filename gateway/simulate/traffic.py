@@ -8,7 +8,7 @@ from gateway.simulate.texts import OUTPUT_TOKENS_MAX, PROMPT_CHARS_MAX
 from gateway.simulate.world import Job, JobKind
 
 CALLERS_MAX: Final = 5
-LONG_PROMPT_SHARE: Final = 0.08
+LONG_PROMPT_SHARE: Final = 0.06
 BURST_SHARE: Final = 0.3
 """Of arrivals: they come in bursts, ten times as densely as the others."""
 LEAVING_SHARE: Final = 0.05
@@ -104,5 +104,5 @@ def _draw_prompt(dice: Dice, widest_tokens: int) -> int:
     """Characters of a prompt."""
     if dice.chance(LONG_PROMPT_SHARE):
         widest_chars = min(PROMPT_CHARS_MAX, widest_tokens * 4)
-        return max(1, round(widest_chars * dice.between(0.02, 1.05)))
+        return max(1, round(widest_chars * 1.05 * dice.unit() ** 2))
     return max(1, round(dice.around(TYPICAL_PROMPT_CHARS, 1.0)))
