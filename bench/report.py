@@ -120,8 +120,10 @@ def _ratio_rows(table: Mapping[str, Figures]) -> list[list[str]]:
 
 def _bar_row(judgement: Judgement) -> list[str]:
     name = f"{judgement.name}, {judgement.unit}"
-    aim = "" if judgement.aim is None else _ratio_text(judgement.aim)
-    return [name, _ratio_text(judgement.value), _ratio_text(judgement.limit), aim, judgement.status]
+    value, limit, aim = (
+        _bar_text(amount, judgement.unit) for amount in (judgement.value, judgement.limit, judgement.aim)
+    )
+    return [name, value, limit, "" if judgement.aim is None else aim, judgement.status]
 
 
 def _remarks(results: Mapping[str, Any], table: Mapping[str, Figures]) -> list[str]:
@@ -167,13 +169,23 @@ def _with_unit(value: float | None, digits: int, unit: str) -> str:
     return "-" if value is None else f"{_number(value, digits)} {unit}"
 
 
+def _bar_text(value: float | None, unit: str) -> str:
+    """A figure of a bar: multiples of something ("x nginx") are ratios, all others amounts."""
+    return _ratio_text(value) if unit.startswith("x ") else _short(value)
+
+
 def _ratio_text(value: float | None) -> str:
     """A short number, and a small ratio as the fraction people compare it with."""
+    return f"1/{1 / value:.0f}" if value is not None and 0 < value < 0.1 else _short(value)
+
+
+def _short(value: float | None) -> str:
+    """Two digits behind the point, or as many as a small amount needs to show two of its own."""
     if value is None:
         return "-"
-    if 0 < value < 0.1:
-        return f"1/{1 / value:.0f}"
-    return f"{value:.0f}" if value == int(value) else f"{value:.2f}"
+    if value == int(value):
+        return f"{value:.0f}"
+    return f"{value:.2g}" if abs(value) < 0.1 else f"{value:.2f}"
 
 
 ALONE = ("codecs", "decisions", "beside_local")
@@ -203,7 +215,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     machine = results["machine"]
     lines = ["| what | measured | bar |", "|---|---:|---:|"]
     lines += [
-        f"| {bar.name} ({bar.unit}) | {_ratio_text(bar.value)} | <= {_ratio_text(bar.limit)} |"
+        f"| {bar.name} ({bar.unit}) | {_bar_text(bar.value, bar.unit)} | <= {_bar_text(bar.limit, bar.unit)} |"
         for bar in judge_all(table, results["import_s"])
     ]
     lines += ["", "| | CPU/request c32 | c256 | 100 KB | CPU/paced chunk | burst | memory | start |"]
