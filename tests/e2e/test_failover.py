@@ -11,7 +11,7 @@ RETRYABLE = {
     "500": fails(500),
     "503": fails(503),
     "529": fails(529),
-    "429": fails(429, headers={"retry-after": "1"}),
+    "429": fails(429, headers={"retry-after": "30"}),
     "401": fails(401),
     "404": fails(404),
     "html page with 502": fails(502, "<html>bad gateway</html>"),
@@ -21,6 +21,8 @@ RETRYABLE = {
     "reset": resets(),
     "redirect": fails(302, {}, {"location": "http://127.0.0.1:1/"}),
 }
+HICCUPS = {"500", "html page with 502", "error inside a 200", "reset"}
+"""After these the same one is asked once more, a moment later."""
 TRUNCATED = {
     "before anything": streams(cut=True),
     "after the role": streams(chunk({"role": "assistant", "content": ""}), cut=True),
@@ -43,9 +45,10 @@ async def read_stream(client, body):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("reply", RETRYABLE.values(), ids=RETRYABLE)
-async def test_the_next_endpoint_answers_when_the_first_fails(tmp_path, reply, stream):
-    async with fake_provider(reply) as bad, fake_provider(says("The good one.")) as good:
+@pytest.mark.parametrize("failure", RETRYABLE)
+async def test_the_next_endpoint_answers_when_the_first_fails(tmp_path, failure, stream):
+    tries = 2 if failure in HICCUPS else 1
+    async with fake_provider(RETRYABLE[failure]) as bad, fake_provider(says("The good one.")) as good:
         async with running_gateway(openai_config(bad.base_url, good.base_url), tmp_path) as running:
             if stream:
                 payloads, _, text = await read_stream(running.client, chat(stream=True))
@@ -55,8 +58,8 @@ async def test_the_next_endpoint_answers_when_the_first_fails(tmp_path, reply, s
                 assert response.status_code == 200, response.text
                 assert response.json()["choices"][0]["message"]["content"] == "The good one."
                 assert response.json()["provider"] == "p1"
-                assert response.headers["x-mixgate-attempts"] == "2"
-    assert (len(bad.requests), len(good.requests)) == (1, 1)
+                assert response.headers["x-mixgate-attempts"] == str(tries + 1)
+    assert (len(bad.requests), len(good.requests)) == (tries, 1)
     assert bad.billed_pusd == 0 < good.billed_pusd
 
 
@@ -72,10 +75,10 @@ async def test_a_stream_that_breaks_before_content_is_answered_by_the_next(tmp_p
 @pytest.mark.parametrize("surface", ["/v1", "/api/v1"])
 @pytest.mark.parametrize("cut", [True, False], ids=["reset", "clean end"])
 @pytest.mark.parametrize("after", [1, 2, 5])
-async def test_a_stream_cut_after_content_ends_with_an_error_never_as_a_success(tmp_path, after, cut, surface):
+async def test_a_stream_cut_after_content_that_nobody_may_go_on_with_ends_with_an_error(tmp_path, after, cut, surface):
     parts = stream_chunks("one two three four five six", usage=False, finish_reason=None)[: after + 1]
     async with fake_provider(streams(*parts, 0.1, cut=cut)) as bad, fake_provider() as good:
-        async with running_gateway(openai_config(bad.base_url, good.base_url), tmp_path) as running:
+        async with running_gateway(openai_config(bad.base_url, good.base_url, rescue=False), tmp_path) as running:
             payloads = []
             async with running.client.stream("POST", f"{surface}/chat/completions", json=chat(stream=True)) as response:
                 async for line in response.aiter_lines():
@@ -177,7 +180,7 @@ async def test_when_all_fail_the_most_useful_error_is_told_with_every_attempt(tm
     assert response.headers["retry-after"] == "7"
     assert response.headers["x-should-retry"] == "true"
     codes = [attempt["code"] for attempt in error["attempts"]]
-    assert codes == ["provider_error", "rate_limited", "connect_failed"]
+    assert codes == ["provider_error", "provider_error", "rate_limited", "connection_reset", "connection_reset"]
     assert "secret trace" not in response.text
 
 

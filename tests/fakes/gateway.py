@@ -64,7 +64,7 @@ async def running_gateway(
 CAPABLE = "{system: true, tools: true, json_object: true, json_schema: true, logprobs: true}"
 
 
-def openai_config(*base_urls: str, policy: str = "ordered", capabilities: str = CAPABLE) -> str:
+def openai_config(*base_urls: str, policy: str = "ordered", capabilities: str = CAPABLE, rescue: bool = True) -> str:
     """A configuration with one `openai` provider per URL, all serving the Model `m` in that order."""
     lines = ["providers:"]
     for place, url in enumerate(base_urls):
@@ -80,7 +80,8 @@ def openai_config(*base_urls: str, policy: str = "ordered", capabilities: str = 
             f"        capabilities: {capabilities}",
         ]
     endpoints = ", ".join(f"p{place}/up" for place in range(len(base_urls)))
-    return "\n".join([*lines, "routes:", f"  m: {{policy: {policy}, endpoints: [{endpoints}]}}", ""])
+    more = "" if rescue else ", rescue: false"
+    return "\n".join([*lines, "routes:", f"  m: {{policy: {policy}, endpoints: [{endpoints}]{more}}}", ""])
 
 
 def chat(text: str = "hi", **members: object) -> dict[str, object]:
