@@ -125,6 +125,9 @@ def _print(routes: Sequence[Route], outcomes: Mapping[str, Sequence[Outcome]], *
         print_table(route.name, columns, [_row(outcome) for outcome in found])
         counts = Counter(outcome.verdict.result for outcome in found)
         click.echo("  " + ", ".join(f"{counts[result]} {result}" for result in RESULTS if counts[result]))
+        wasted_nusd = sum(outcome.wasted_nusd or 0 for outcome in found)
+        if wasted_nusd:
+            click.echo(f"  USD {wasted_nusd / 1e9:.6f} would have been billed for answers that broke off")
         for advice in dict.fromkeys(outcome.verdict.advice for outcome in found if outcome.verdict.advice):
             ids = [outcome.scenario.id for outcome in found if outcome.verdict.advice == advice]
             click.echo(f"  {', '.join(ids)}: {advice}")

@@ -148,7 +148,7 @@ class HostileTransport:
         if asked.act.does == "fail" and not asked.act.after_tokens:
             body = self._pretender.fail_inside(stream=True)
             return HostileResponse(Reply(200, spoken.headers, b""), iter([_Step(body, asked.act.wait_s)]))
-        steps = _limited(_steps(asked.act, spoken, self._pretender), asked.act)
+        steps = _limited(_steps(asked.act, spoken, self._pretender), asked.act, len(spoken.whole))
         asked.input_tokens = said.input_tokens
         return HostileResponse(Reply(200, spoken.headers, b""), steps, asked)
 
@@ -187,7 +187,7 @@ def _steps(act: Act, spoken: Spoken, pretender: Pretender) -> Iterator[_Step]:
         yield _Step(spoken.opening)
     wait_s = act.wait_s
     for place, piece in enumerate(spoken.pieces):
-        if place == act.after_tokens and act.after_bytes is None and act.does in _IN_THE_MIDDLE:
+        if place == act.after_tokens and act.after_share is None and act.does in _IN_THE_MIDDLE:
             yield from _trouble(act, pretender)
             if act.does != "garble":
                 return
@@ -213,9 +213,9 @@ def _cut() -> ProviderError:
     return TruncatedError("the connection broke before the answer was complete")
 
 
-def _limited(steps: Iterator[_Step], act: Act) -> Iterator[_Step]:
+def _limited(steps: Iterator[_Step], act: Act, size_bytes: int) -> Iterator[_Step]:
     """The same in other pieces, or up to a byte."""
-    left = act.after_bytes
+    left = None if act.after_share is None else int(act.after_share * size_bytes)
     for step in steps:
         data = step.data if left is None else step.data[:left]
         size = act.read_bytes or max(1, len(data))

@@ -1,6 +1,6 @@
 """Whether an app got what it should have, and if not, whether that is the configuration's doing. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -16,6 +16,7 @@ Result = Literal["ok", "degraded", "not possible here"]
 ADD_FALLBACK: Final = "add another endpoint that serves the same model, or name a `fallback:` in the route"
 POLICY_CODE: Final = "content_policy_violation"
 _SLACK_S: Final = 0.05
+_ORDER: Final[tuple[Result, ...]] = ("ok", "not possible here", "degraded")
 
 
 class Played(Struct, frozen=True, kw_only=True):
@@ -28,6 +29,8 @@ class Played(Struct, frozen=True, kw_only=True):
     """All that reached a provider, in order."""
     candidates: tuple[Endpoint, ...]
     """Whom the router would have asked at first, in order."""
+    rescue: bool = True
+    """Whether the Route lets another Endpoint go on with an answer that was cut."""
     unsayable: str | None = None
     """An Endpoint that was to fail in a way in which no provider of its kind fails."""
     silent_about_tokens: frozenset[str] = frozenset()
@@ -69,7 +72,9 @@ def judge(played: Played, models: Mapping[str, str]) -> Verdict:
     fault = _fault(played, models)
     if fault is None:
         return Verdict("ok", *_how(played))
-    return _excuse(played, fault) or Verdict("degraded", fault, "see what the app got with -v")
+    late = played.scenario.expect == "answer" and _is_slow(played)
+    advice = "see the route's `timeouts`, and what the app got with -v" if late else "see what the app got with -v"
+    return _excuse(played, fault) or Verdict("degraded", fault, advice)
 
 
 def _fault(played: Played, models: Mapping[str, str]) -> str | None:
@@ -145,6 +150,8 @@ def _excuse(played: Played, fault: str) -> Verdict | None:
     others = played.candidates[1:]
     if scenario.needs_other and not others:
         return Verdict("not possible here", f"only {played.primary} can answer", ADD_FALLBACK)
+    if not played.rescue and any(seen.text and seen.text != TEXT for seen in played.seen):
+        return Verdict("not possible here", f"the route has `rescue: false` ({fault})", "let the route rescue answers")
     if scenario.larger_context:
         mine = played.candidates[0].context_tokens
         if not any(_is_larger(other, mine) for other in others):
@@ -201,10 +208,6 @@ def _how(played: Played) -> tuple[str, str]:
     return f"{answered.endpoint} was asked again, what it repeated was dropped", advice if wanted else ""
 
 
-def worst(verdicts: Sequence[Verdict]) -> int:
-    """The place of the worst of several verdicts: the first that is degraded, else not possible, else the last."""
-    for result in ("degraded", "not possible here"):
-        for place, verdict in enumerate(verdicts):
-            if verdict.result == result:
-                return place
-    return len(verdicts) - 1
+def is_worse(one: Verdict, other: Verdict) -> bool:
+    """Whether a verdict is worse than another: what was lost before what could not be had."""
+    return _ORDER.index(one.result) > _ORDER.index(other.result)

@@ -12,7 +12,7 @@ from gateway.config.catalogue import Catalogue, Route
 from gateway.drill.client import Seen, read_answer
 from gateway.drill.driving import Driver, Replier
 from gateway.drill.hostile import Asked, HostileTransport, Stage
-from gateway.drill.judge import Played, Verdict, judge, worst
+from gateway.drill.judge import Played, Verdict, is_worse, judge
 from gateway.drill.scenarios import OUTAGE_S, Scenario, Script
 from gateway.drill.speech import QUESTION
 from gateway.upstream import Upstream
@@ -67,26 +67,34 @@ def usable(route: Route, setting: Setting) -> bool:
 
 def drill(route: Route, scenarios: Sequence[Scenario], setting: Setting) -> list[Outcome]:
     """Play every scenario on one Route."""
-    return [_outcome(route, scenario, setting) for scenario in scenarios]
+    return [run(_outcome(route, scenario, setting)) for scenario in scenarios]
 
 
-def _outcome(route: Route, scenario: Scenario, setting: Setting) -> Outcome:
-    played = [run(_play(route, scenario, script, setting)) for script in scenario.primary]
+async def _outcome(route: Route, scenario: Scenario, setting: Setting) -> Outcome:
+    """The worst of its variations, one after the other."""
     models = {endpoint.id: endpoint.model for endpoint in setting.catalogue.endpoints.values()}
-    verdicts = [judge(one, models) for one in played]
-    place = worst(verdicts)
-    judged = played[place]
-    verdict = verdicts[place]
-    if len(played) > 1 and verdict.result != "ok":
-        verdict = msgspec.structs.replace(verdict, reason=f"variation {place + 1} of {len(played)}: {verdict.reason}")
+    count = len(scenario.primary)
+    seconds = 0.0
+    kept: tuple[Played, Verdict] | None = None
+    for number, script in enumerate(scenario.primary, 1):
+        played = await _play(route, scenario, script, setting)
+        seconds = max(seconds, *(seen.seconds for seen in played.seen))
+        verdict = judge(played, models)
+        if kept is None or is_worse(verdict, kept[1]):
+            if count > 1 and verdict.result != "ok":
+                said = f"variation {number} of {count}: {verdict.reason}"
+                verdict = msgspec.structs.replace(verdict, reason=said)
+            kept = played, verdict
+    assert kept is not None  # noqa: S101 (every scenario has a script)
+    judged, verdict = kept
     return Outcome(
         route=route.name,
         scenario=scenario,
         verdict=verdict,
-        seconds=max((seen.seconds for one in played for seen in one.seen), default=0.0),
+        seconds=seconds,
         tries=judged.tries,
         wasted_nusd=_wasted(judged.asked, setting.catalogue),
-        variations=len(played),
+        variations=count,
         status=judged.seen[-1].status,
         body=judged.seen[-1].body,
     )
@@ -111,6 +119,7 @@ async def _play(route: Route, scenario: Scenario, script: Script, setting: Setti
         seen=tuple(seen),
         asked=tuple(stage.asked),
         candidates=candidates,
+        rescue=route.rescue,
         unsayable=stage.unsayable,
         silent_about_tokens=frozenset(silent),
         recovered_s=recovered_s,

@@ -36,8 +36,8 @@ class Act(Struct, frozen=True, gc=False, kw_only=True):
     """Before the first token; of a silence: how long it lasts."""
     after_tokens: int = 0
     """Where in the answer it happens."""
-    after_bytes: int | None = None
-    """The same in bytes of the whole stream."""
+    after_share: float | None = None
+    """The same as a share of the stream's bytes, from 0 up to 1: anywhere, in the middle of a character too."""
     read_bytes: int = 0
     """How many bytes arrive at once; 0: chunk by chunk."""
 
@@ -97,8 +97,7 @@ def _each(acts: Iterable[Act]) -> tuple[Script, ...]:
 
 
 CUT_PLACES: Final = 24
-"""Places of the stream, all over it, at which its connection breaks in E05; tests take every byte."""
-_CUT_STEP_BYTES: Final = 401
+"""At so many places, all over the stream, its connection breaks in E05."""
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (
     Scenario(
@@ -217,7 +216,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     Scenario(
         id="E05",
         title=f"cut at {CUT_PLACES} places of the stream",
-        primary=_each(Act(does="cut", after_bytes=place * _CUT_STEP_BYTES) for place in range(CUT_PLACES)),
+        primary=_each(Act(does="cut", after_share=(place + 0.5) / CUT_PLACES) for place in range(CUT_PLACES)),
         within_s=8,
     ),
     Scenario(

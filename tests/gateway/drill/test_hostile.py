@@ -95,12 +95,12 @@ def test_it_fails_as_it_is_told(script, text, failure, took_s, billed):
     assert stage.asked[0].output_tokens == billed
 
 
-@pytest.mark.parametrize("size", [0, 1, 150, 500, 2000, 1_000_000])
-def test_it_cuts_at_a_byte(size):
-    _, text, failure, _, stage = ask(does("cut", after_bytes=size))
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.02, 0.3, 0.5, 0.9, 0.999])
+def test_it_cuts_anywhere(share):
+    _, text, failure, _, stage = ask(does("cut", after_share=share))
+    assert failure is TruncatedError
     assert TEXT.startswith(text)
-    assert failure is (None if size == 1_000_000 else TruncatedError)
-    assert stage.asked[0].output_tokens == len(text) / 5 or size == 1_000_000
+    assert stage.asked[0].output_tokens == -(-len(text) // 5)
 
 
 @pytest.mark.parametrize("kind", ["cut", "hang_up", "stall"])

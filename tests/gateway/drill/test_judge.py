@@ -7,7 +7,7 @@ import pytest
 
 from gateway.drill.client import Seen, read_answer
 from gateway.drill.hostile import Asked
-from gateway.drill.judge import Played, Verdict, judge, worst
+from gateway.drill.judge import Played, Verdict, is_worse, judge
 from gateway.drill.scenarios import ANSWER, find_scenarios
 from gateway.drill.speech import TEXT
 from providers.base import Endpoint
@@ -149,9 +149,12 @@ def test_how_it_was_saved_is_told():
     assert verdict("S04", log=(asked(done=False, tokens=0), asked("b"))).reason == "b answered"
 
 
-def test_the_worst_of_several_is_told():
-    verdicts = [Verdict("ok", "1"), Verdict("not possible here", "2"), Verdict("degraded", "3"), Verdict("ok", "4")]
-    assert (worst(verdicts), worst(verdicts[:2]), worst(verdicts[:1])) == (2, 1, 0)
+def test_what_was_lost_is_worse_than_what_could_not_be_had():
+    well, excused, lost = (Verdict(result, "") for result in ("ok", "not possible here", "degraded"))
+    assert is_worse(lost, excused)
+    assert is_worse(excused, well)
+    assert not is_worse(well, well)
+    assert not is_worse(excused, lost)
 
 
 def test_what_was_seen_can_be_empty():

@@ -1,16 +1,19 @@
 """Whole drills: the real router and engine over pretended providers of every dialect."""
 
 import json
+import os
 
+import msgspec
 import pytest
 
 from gateway.cli.drill import reply
 from gateway.config.load import load
 from gateway.drill.client import read_answer
 from gateway.drill.run import Setting, drill, usable
-from gateway.drill.scenarios import SCENARIOS, find_scenarios
-from gateway.drill.speech import TEXT
+from gateway.drill.scenarios import SCENARIOS, Act, Script, find_scenarios
+from gateway.drill.speech import TEXT, said_after
 from providers import DIALECTS
+from providers.pretending import PRETENDERS
 from tests.gateway.drill.configurations import configuration, play, provider
 
 PAIRS = [(one, "openai") for one in DIALECTS] + [("openai", one) for one in DIALECTS if one != "openai"]
@@ -51,6 +54,40 @@ def test_an_answer_goes_on_exactly_after_any_of_its_tokens(tmp_path, dialect):
 def test_an_answer_goes_on_exactly_where_a_prefill_may_not_end_with_a_blank(tmp_path):
     outcome = play(tmp_path, configuration(provider(1, "openai"), provider(2, "anthropic")), "E06")["E06"]
     assert outcome.verdict.result == "ok"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("openai", "openrouter"), ("anthropic", "mistral"), ("bedrock_converse", "openai")]
+)
+def test_a_stream_cut_at_any_byte_comes_out_whole(tmp_path, first, second):
+    """Every byte under MIXGATE_TEST_FULL, else every 61st."""
+    path = tmp_path / "providers.yaml"
+    path.write_text(configuration(provider(1, first), provider(2, second)))
+    catalogue = load(path, {})
+    size = len(PRETENDERS[first].stream(said_after("", "up-1")).whole)
+    step = 1 if os.environ.get("MIXGATE_TEST_FULL") else 61
+    scripts = tuple(Script(then=Act(does="cut", after_share=(place + 0.5) / size)) for place in range(0, size, step))
+    scenario = msgspec.structs.replace(find_scenarios(["E05"])[0], primary=scripts)
+    [outcome] = drill(catalogue.routes["m"], [scenario], Setting(catalogue, {}, reply))
+    assert (outcome.verdict.result, outcome.variations) == ("ok", len(scripts)), outcome.verdict.reason
+
+
+def test_a_route_that_may_not_rescue_is_told(tmp_path):
+    text = configuration(provider(1, "openai"), provider(2, "openai")) + "    rescue: false\n"
+    outcomes = play(tmp_path, text, "S04", "S08", "S09")
+    assert {name: outcome.verdict.result for name, outcome in outcomes.items()} == {
+        "S04": "ok",
+        "S08": "not possible here",
+        "S09": "not possible here",
+    }
+    assert "rescue" in outcomes["S08"].verdict.advice
+
+
+def test_a_route_that_is_too_patient_is_told(tmp_path):
+    text = configuration(provider(1, "openai"), provider(2, "openai")) + "    timeouts: {first_token_timeout_s: 40}\n"
+    outcome = play(tmp_path, text, "S06")["S06"]
+    assert outcome.verdict.result == "degraded"
+    assert "timeouts" in outcome.verdict.advice
 
 
 def test_without_prefill_it_is_asked_again_and_that_is_said(tmp_path):
