@@ -16,6 +16,7 @@ from gateway.attempts import Attempt, Outcome
 from gateway.call import Call
 from gateway.course import Course
 from gateway.errors import InvalidRequestError
+from gateway.health import FailureKind
 from gateway.hedging import race, worth_it
 from gateway.rescue import Delivered, Rescue, RescueNote, is_plain
 from gateway.routing.candidate import Plan
@@ -23,14 +24,12 @@ from gateway.routing.compression import Compressed
 from gateway.turns import Turn
 from providers.base import Endpoint
 from providers.emulation import Emulation, Repair, emulate
-from providers.errors import BadRequestError, GarbledError, MixgateError, ProviderError, ServerError, UnsupportedError
+from providers.errors import GarbledError, MixgateError, ProviderError, ServerError
 from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, Event, UsageReported
 from providers.schema_validation import BadSchemaError, complaint
 
 HELD_EVENTS_MAX: Final = 200_000
 """Events of a stream that are kept back before any may be sent."""
-_NO_PREFILL: Final = (BadRequestError, UnsupportedError)
-"""How a provider refuses to go on with an assistant message."""
 
 
 class Answer:
@@ -138,6 +137,8 @@ class Answer:
             self._note_content(events, call)
             events = self._rescue.join(events)
             failed = _pop_failure(events) or failed
+            if self._rescue.flowing and self.rescued is None:
+                self._note_rescue(self._rescue)
         elif not self.committed:
             events = self._hold(events, call, failed)
             failed = _pop_failure(events) or failed
@@ -312,8 +313,6 @@ class Answer:
             if type(event) is UsageReported:
                 attempt.usage = event.usage
                 break
-        if self._rescue is not None:
-            self._note_rescue(self._rescue)
         self._skipped_chunks += call.skipped_chunks
         self._call = None
         self.complete = self._repair is None and self._failure is None
@@ -328,6 +327,7 @@ class Answer:
         assert attempt is not None  # noqa: S101 (it failed)
         course.fleet.upstreams[attempt.endpoint.id].redact(error)
         if call is not None:
+            attempt.lagged = call.lagged
             self._skipped_chunks += call.skipped_chunks
             call.close()
             self._call = None
@@ -336,7 +336,7 @@ class Answer:
             assert self._delivered is not None  # noqa: S101 (it can be rescued)
             rescue = self._rescue = Rescue(self._delivered, error)
             attempt.usage, attempt.usage_estimated = rescue.estimated_usage(course.prompt_tokens), True
-        self._settle("failed", error)
+        self._settle("failed", error, None if rescue is None or attempt.why != "rescue" else rescue.blame(error))
         if rescue is None or rescue.flowing:
             if self.committed:
                 self._failure = error
@@ -346,7 +346,7 @@ class Answer:
                 self._failure = error
             else:
                 self._pause_s = pause_s
-        elif rescue.by == "prefill" and attempt.why == "rescue" and isinstance(error, _NO_PREFILL):
+        elif attempt.why == "rescue" and rescue.is_refusal(error):
             rescue.refused.add(attempt.endpoint.id)
             course.turns.insist()
 
@@ -360,10 +360,11 @@ class Answer:
             rescue.by, cut.endpoint.id, self.endpoint.id, len(rescue.text), cut.code or rescue.error.code
         )
 
-    def _settle(self, outcome: Outcome, error: ProviderError | None) -> None:
+    def _settle(self, outcome: Outcome, error: ProviderError | None, blame: FailureKind | None = None) -> None:
         """The running Attempt is over."""
-        assert self._attempt is not None  # noqa: S101 (it runs)
-        self._course.settle(self._attempt, outcome, error, committed=self.committed, streamed=self.stream)
+        attempt = self._attempt
+        assert attempt is not None  # noqa: S101 (it runs)
+        self._course.settle(attempt, outcome, error, committed=self.committed, streamed=self.stream, blame=blame)
 
 
 def _pop_failure(events: list[Event]) -> AnswerFailed | None:

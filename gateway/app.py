@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import uvloop
 
+from gateway.admission import LAG_EVERY_S, Admission
 from gateway.attempts import Limits
 from gateway.config.catalogue import Catalogue, ProviderEntry
 from gateway.config.load import load
@@ -21,6 +22,7 @@ from gateway.explain.trace import Packer
 from gateway.fleet import Fleet
 from gateway.health import Health
 from gateway.health_history import Announcer, keep, keep_on, recall
+from gateway.probes import Prober
 from gateway.server.asgi import Application, Live
 from gateway.server.auth import Authenticator
 from gateway.server.lifecycle import Lifecycle
@@ -55,7 +57,7 @@ class Gateway:
         self._proxied: dict[str, AiohttpTransport] = {}
         self._home = home
         self._store: Store | None = None
-        self._keeping: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._signers: dict[tuple[str, str | None, str | None], AwsSigner] = {}
         self._local = LocalBackend(_local_models(catalogue), home=home)
         self._fleet = Fleet(catalogue, self._upstreams(catalogue), {})
@@ -66,20 +68,25 @@ class Gateway:
         self._watch_over(catalogue)
         self.engine = Engine(self.health, unix_time_s=time.time, draw=random.random, limits=limits)
         self.live = Live(_authenticator(catalogue), self._fleet_now, self._local_status)
-        self.application = Application(self.live, self.lifecycle, self.engine)
+        self.admission = Admission(catalogue.gateway.in_flight_max, catalogue.gateway.in_flight_per_key_max)
+        self.application = Application(self.live, self.lifecycle, self.engine, self.admission)
 
     async def start(self) -> None:
         """Start what must run before the first request. Loading a model goes on behind it."""
         path = self._home / FILE_NAME
         recall(self.health, path, unix_s=time.time(), now_s=asyncio.get_running_loop().time())
         self._store = self._announcer.store = self.engine.sink = Store.open(path, Packer())
-        self._keeping = asyncio.create_task(keep_on(self.health, self._store, time.time))
+        self._tasks = [
+            asyncio.create_task(keep_on(self.health, self._store, time.time)),
+            asyncio.create_task(_watch_lag(self.admission)),
+            asyncio.create_task(Prober(self.health, self._fleet_now, self._local.models, random.random).run()),
+        ]
         await self._local.start()
 
     async def aclose(self) -> None:
         """Stop the worker and drop every connection."""
-        if self._keeping is not None:
-            self._keeping.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self._local.aclose()
         transports: list[Transport] = [self._http, self._litellm, *self._proxied.values()]
         for transport in transports:
@@ -94,6 +101,8 @@ class Gateway:
         self.live.authenticator = _authenticator(catalogue)
         self._fleet = Fleet(catalogue, self._upstreams(catalogue), self._fleet.off)
         self._watch_over(catalogue)
+        self.admission.in_flight_max = catalogue.gateway.in_flight_max
+        self.admission.in_flight_per_key_max = catalogue.gateway.in_flight_per_key_max
         self._off_until_s = 0.0
         if catalogue.local_models != old.local_models:
             _log.warning("the local models changed: that takes effect with the next start")
@@ -159,6 +168,15 @@ class Gateway:
             status.name: f"crashed: {status.reason}" if status.state == "crashed" else status.state
             for status in self._local.models()
         }
+
+
+async def _watch_lag(admission: Admission) -> None:
+    """Measure how late the event loop comes to its timers, until cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due_s = loop.time() + LAG_EVERY_S
+        await asyncio.sleep(LAG_EVERY_S)
+        admission.note_lag(loop.time() - due_s)
 
 
 def _authenticator(catalogue: Catalogue) -> Authenticator:

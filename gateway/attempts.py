@@ -65,6 +65,8 @@ class Attempt(Struct):
     usage: Usage | None = None
     permit: Permit = Permit.REFUSED
     """What it owes health; REFUSED once it is given back."""
+    lagged: bool = False
+    """Whether a limit fired so late that it may be our own fault."""
     usage_estimated: bool = False
     """Whether `usage` is our own estimate, because the provider hung up before it counted."""
 

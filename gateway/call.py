@@ -78,6 +78,11 @@ class Call:
         return 0 if self._decoder is None else self._decoder.skipped_chunks
 
     @property
+    def lagged(self) -> bool:
+        """Whether a limit fired so late that it may be our own fault."""
+        return self._watch.lagged
+
+    @property
     def unfinished(self) -> bool:
         """Whether a choice has not had its finish reason yet."""
         return self._unfinished > 0

@@ -64,9 +64,19 @@ class Course(Struct, frozen=True):
         return self.limits.first_token_s(endpoint, self.prompt_tokens, p95_s, others=others)
 
     def settle(
-        self, attempt: Attempt, outcome: Outcome, error: ProviderError | None, *, committed: bool, streamed: bool
+        self,
+        attempt: Attempt,
+        outcome: Outcome,
+        error: ProviderError | None,
+        *,
+        committed: bool,
+        streamed: bool,
+        blame: FailureKind | None = None,
     ) -> None:
-        """An Attempt is over: note how it went, give its permit back, and tell health."""
+        """An Attempt is over: note how it went, give its permit back, and tell health.
+
+        `blame` is what the error says of the Endpoint where that is not what it says by itself.
+        """
         now_s = self.loop.time()
         attempt.outcome = outcome
         attempt.code = "cancelled" if outcome == "cancelled" else None if error is None else error.code
@@ -76,7 +86,7 @@ class Course(Struct, frozen=True):
             return
         failure: FailureKind | None = "cancelled" if outcome == "cancelled" else None
         if error is not None:
-            failure = kind_of(error, committed=committed)
+            failure = blame or kind_of(error, committed=committed)
         usage = attempt.usage
         result = Result(
             failure=failure,
@@ -88,5 +98,6 @@ class Course(Struct, frozen=True):
             streamed=streamed,
             committed=committed,
             caller=self.caller,
+            lagged=attempt.lagged,
         )
         self.health.of(attempt.endpoint.id).leave(permit, result, now_s)

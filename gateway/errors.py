@@ -15,6 +15,7 @@
         ├── NoEndpointError        a known Model with nothing on to serve it
         ├── RestingError           everything that could answer was asked to be left alone for a while
         ├── OverCapacityError      we are full
+        ├── KeyOverLimitError      one client key has all that one may have
         └── ShuttingDownError      we are draining
 
 Refusals of the HTTP edge itself are in gateway/server/refusals.py.
@@ -160,6 +161,14 @@ class OverCapacityError(RefusalError):
     code: ClassVar[str] = "gateway_overloaded"
     status: ClassVar[int] = 503
     type: ClassVar[str] = "api_error"
+
+
+class KeyOverLimitError(RefusalError):
+    """One client key has as many requests on their way as one may have."""
+
+    code: ClassVar[str] = "key_over_limit"
+    status: ClassVar[int] = 429
+    type: ClassVar[str] = "rate_limit_error"
 
 
 class ShuttingDownError(RefusalError):

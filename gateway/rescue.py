@@ -10,8 +10,9 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
+from gateway.health import FailureKind
 from providers.base import Endpoint
-from providers.errors import ProviderError, TruncatedError
+from providers.errors import BadRequestError, ProviderError, TruncatedError, UnsupportedError
 from providers.messages import (
     AnswerFailed,
     AnswerStarted,
@@ -20,7 +21,9 @@ from providers.messages import (
     Event,
     Message,
     ReasoningDelta,
+    RefusalDelta,
     TextDelta,
+    ToolCallDelta,
     Usage,
     UsageReported,
 )
@@ -32,6 +35,15 @@ ECHO_MIN_CHARS: Final = 16
 """A new answer that repeats at least so much, and all of it, echoes what it was given; less may be chance."""
 
 By = Literal["prefill", "again"]
+
+_NO_PREFILL: Final = (BadRequestError, UnsupportedError)
+"""How a provider refuses to go on with an assistant message."""
+_CANNOT_JOIN: Final = (RefusalDelta, ToolCallDelta)
+"""Content that never goes on with a text."""
+
+
+class DivergedError(TruncatedError):
+    """Asked again, an Endpoint gave another answer: it cannot be joined to what was delivered."""
 
 
 def is_plain(request: ChatRequest) -> bool:
@@ -149,6 +161,8 @@ class Rescue:
                 text = self._meet(event.text)
             elif kind is ChoiceFinished and not self._joined:
                 text = self._meet("", ended=True)
+            elif kind in _CANNOT_JOIN and not self._joined:
+                return [_diverged()]
             else:
                 out.append(self._usage(event) if isinstance(event, UsageReported) else event)
                 continue
@@ -160,6 +174,19 @@ class Rescue:
                 out.append(event)
         self.flowing = self.flowing or any(type(event) in (TextDelta, ChoiceFinished) for event in out)
         return out
+
+    def is_refusal(self, error: ProviderError) -> bool:
+        """Whether the Endpoint will not go on with an assistant message, so that it has to be asked again instead."""
+        return self.by == "prefill" and not self.flowing and isinstance(error, _NO_PREFILL)
+
+    def blame(self, error: ProviderError) -> FailureKind | None:
+        """What a failed rescue says of its Endpoint, where that is not what the error says by itself.
+
+        Another answer to the same question is a good answer, and prefill was our idea.
+        """
+        if isinstance(error, DivergedError):
+            return "gateway"
+        return "unsupported" if self.is_refusal(error) else None
 
     def _meet(self, text: str, *, ended: bool = False) -> str | None:
         """What of the text so far is new; None: it is not the same answer."""
@@ -188,4 +215,4 @@ class Rescue:
 
 
 def _diverged() -> AnswerFailed:
-    return AnswerFailed(TruncatedError("the answer broke off, and asking again gave another answer"))
+    return AnswerFailed(DivergedError("the answer broke off, and asking again gave another answer"))

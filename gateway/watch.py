@@ -1,9 +1,12 @@
 """How long a provider may be waited for: one timer that looks up when it fires, and cancels the wait."""
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from providers.errors import ProviderError, StalledError
+
+LAG_MAX_S: Final = 0.25
+"""A limit that fires this much too late says more about us than about the provider."""
 
 
 class Watch:
@@ -23,6 +26,7 @@ class Watch:
         "_task",
         "_timer",
         "_tripped",
+        "lagged",
         "waiting",
     )
 
@@ -37,6 +41,8 @@ class Watch:
         self._since_s = 0.0
         self._progressed = True
         self._tripped = False
+        self.lagged = False
+        """Whether our own loop came so late to the limit that it may be our fault."""
 
     def arm(self, limit_s: float, error: type[ProviderError]) -> None:
         """From now on, waiting longer than this is that error."""
@@ -92,4 +98,5 @@ class Watch:
         else:
             self._timer = None
             self._tripped = True
+            self.lagged = now_s - due_s > LAG_MAX_S
             self._task.cancel()

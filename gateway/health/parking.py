@@ -37,11 +37,14 @@ class Parking:
         """It answered 429.
 
         Args:
-            retry_after_s: What it asked for. Believed up to RETRY_AFTER_MAX_S; 0 or less is no wait; None grows.
+            retry_after_s: What it asked for. Believed up to RETRY_AFTER_MAX_S. 0 or less is no wait, until it refuses
+                again; from then on, and where this is None, the wait grows.
             now_s: The monotonic clock.
         """
-        if retry_after_s is not None:
-            self.until_s = max(self.until_s, now_s + min(max(retry_after_s, 0.0), RETRY_AFTER_MAX_S))
+        if retry_after_s is not None and retry_after_s > 0:
+            self.until_s = max(self.until_s, now_s + min(retry_after_s, RETRY_AFTER_MAX_S))
+        elif retry_after_s is not None and not self._refusals:
+            self._refusals = 1
         elif now_s >= self.until_s:  # else one of a burst that is paid for already
             park_s = min(PARK_S * 2**self._refusals, PARK_MAX_S)
             self._refusals += park_s < PARK_MAX_S

@@ -11,13 +11,21 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.admission import Admission
 from gateway.answer import Answer
 from gateway.cost_check import CostCheck
 from gateway.engine import Engine
-from gateway.errors import InvalidRequestError, MethodNotAllowedError, NoEndpointError, NotFoundError
+from gateway.errors import (
+    CapabilityError,
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NoEndpointError,
+    NotFoundError,
+    PromptTooLongError,
+)
 from gateway.fleet import Fleet
 from gateway.routing.resolve import resolve
-from gateway.server.auth import Authenticator
+from gateway.server.auth import Authenticator, Caller
 from gateway.server.chat import ChatReply
 from gateway.server.client_hints import read_hints
 from gateway.server.errors import error_answer, error_headers
@@ -25,6 +33,7 @@ from gateway.server.exchange import FIELDS, ON_DISCONNECT, SEND_WHOLE, Receive, 
 from gateway.server.explain import explain_request
 from gateway.server.ids import GenerationIds
 from gateway.server.lifecycle import Lifecycle
+from gateway.server.metadata import availability
 from gateway.server.models import list_models, model_entry
 from gateway.server.openai_request import SMALL_BODY_BYTES, check_structure, decode_chat
 from providers.errors import MixgateError
@@ -51,6 +60,9 @@ class Live:
         """State of each local model in words, for /readyz."""
 
 
+NOBODY: Final = (CapabilityError, NoEndpointError, PromptTooLongError)
+"""Nobody could be asked at all."""
+METADATA_HEADER: Final = b"x-openrouter-metadata"
 CALLER: Final = "mixgate.caller"
 """Scope member: whoever sent the request."""
 
@@ -60,8 +72,9 @@ _Route = Callable[[Scope, Receive, Send], Awaitable[None]]
 class Application:
     """Answers every request of a server."""
 
-    def __init__(self, live: Live, lifecycle: Lifecycle, engine: Engine) -> None:
+    def __init__(self, live: Live, lifecycle: Lifecycle, engine: Engine, admission: Admission) -> None:
         self._live = live
+        self._admission = admission
         self._lifecycle = lifecycle
         self._engine = engine
         self._ids = GenerationIds()
@@ -129,6 +142,15 @@ class Application:
         await _send_json(send, explain_request(self._engine, request, fleet, hints=hints, caller=scope[CALLER].name))
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        caller: Caller = scope[CALLER]
+        key = caller.name if caller.is_key else None
+        self._admission.enter(key)
+        try:
+            await self._answer_chat(scope, receive, send, caller.name)
+        finally:
+            self._admission.leave(key)
+
+    async def _answer_chat(self, scope: Scope, receive: Receive, send: Send, caller: str) -> None:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         task = asyncio.current_task(self._loop)
@@ -138,15 +160,24 @@ class Application:
         fleet = self._live.fleet()
         openrouter = scope["path"].startswith("/api/")
         generation_id = self._ids.mint()
-        answer = await self._engine.answer(
-            request,
-            fleet,
-            hints=read_hints(scope[FIELDS], stream=bool(request.stream)),
-            caller=scope[CALLER].name,
-            surface="openrouter" if openrouter else "openai",
-            generation_id=generation_id,
-            task=task,
-        )
+        hints = read_hints(scope[FIELDS], stream=bool(request.stream))
+        try:
+            answer = await self._engine.answer(
+                request,
+                fleet,
+                hints=hints,
+                caller=caller,
+                surface="openrouter" if openrouter else "openai",
+                generation_id=generation_id,
+                task=task,
+            )
+        except NOBODY as error:
+            if not openrouter:
+                raise
+            decision = self._engine.explain(request, fleet, hints=hints, caller=caller)
+            why_nobody = availability(decision.plan.excluded, requested=decision.names, now_s=decision.now_s)
+            await _send_error(send, error, why_nobody)
+            return
         reply = ChatReply(
             answer,
             send,
@@ -154,6 +185,7 @@ class Application:
             generation_id=generation_id,
             created_unix_s=int(time.time()),
             openrouter=openrouter,
+            wants_metadata=scope[FIELDS].get(METADATA_HEADER) == b"enabled",
         )
         await self._run(scope, answer, reply, task)
         if reply.usage is not None and reply.usage.cost_in_nusd is not None:  # the client has its answer by now
@@ -226,6 +258,6 @@ async def _send_json(send: Send, body: Any, status: int = 200) -> None:
     await send({"type": "http.response.body", "body": msgspec.json.encode(body)})
 
 
-async def _send_error(send: Send, error: MixgateError) -> None:
+async def _send_error(send: Send, error: MixgateError, why_nobody: dict[str, Any] | None = None) -> None:
     await send({"type": "http.response.start", "status": error.status, "headers": error_headers(error)})
-    await send({"type": "http.response.body", "body": error_answer(error)})
+    await send({"type": "http.response.body", "body": error_answer(error, availability=why_nobody)})

@@ -32,6 +32,8 @@ class Caller(Struct, frozen=True):
 
     name: str
     """`local` without keys, `key:<id>` with one, `anyone` on a health path. Fit for logs."""
+    is_key: bool = False
+    """Whether it is one of several that are told apart by their keys."""
 
 
 ANYONE: Final = Caller("anyone")
@@ -100,7 +102,8 @@ class Authenticator:
             )
         require_keys_for(bind_host, has_keys=bool(keys))
         digests = {sha256(key.encode()).digest(): key for key in keys}
-        self._keys = {digest: _KnownKey(digest, Caller(f"key:{key_id(key)}")) for digest, key in digests.items()}
+        callers = {digest: Caller(f"key:{key_id(key)}", is_key=True) for digest, key in digests.items()}
+        self._keys = {digest: _KnownKey(digest, caller) for digest, caller in callers.items()}
         self._hosts = LOOPBACK_HOSTS | {_host_name(host) for host in (*hosts, bind_host) if host not in _WILDCARDS}
         # An address in the Host header cannot have been rebound: no name was looked up. So it needs no listing where
         # the gateway is reachable by address anyway.

@@ -8,10 +8,11 @@ from typing import Any, Final
 import msgspec
 
 from gateway.answer import Answer
-from gateway.errors import ShuttingDownError
+from gateway.errors import RestingError, ShuttingDownError
 from gateway.server.answer_head import header_block
 from gateway.server.errors import error_answer, error_headers
 from gateway.server.exchange import Send, SendWhole
+from gateway.server.metadata import availability, openrouter_metadata
 from gateway.server.openai_answer import PING, AnswerHead, ChunkEncoder, error_chunk, whole_answer
 from providers.errors import MixgateError
 from providers.messages import AnswerStarted, Event, Usage, UsageReported
@@ -39,6 +40,7 @@ class ChatReply:
         "_sending",
         "_started",
         "_timer",
+        "_wants_metadata",
         "usage",
     )
 
@@ -51,7 +53,9 @@ class ChatReply:
         created_unix_s: int,
         openrouter: bool,
         send_whole: SendWhole | None = None,
+        wants_metadata: bool = False,
     ) -> None:
+        self._wants_metadata = wants_metadata
         self._answer = answer
         self._send = send
         self._send_whole = send_whole or self._send_in_two
@@ -76,7 +80,7 @@ class ChatReply:
         """
         answer = self._answer
         events: Sequence[Event] = await answer.next()
-        body = whole_answer(self._head(), events, self._notes())
+        body = whole_answer(self._head(), events, self._notes(), self._metadata())
         await self._send_whole(200, b"content-type: application/json\r\n" + header_block(self._explain()), body)
         counted = [event.usage for event in events if isinstance(event, UsageReported)]
         self.usage = counted[-1] if counted else None
@@ -102,7 +106,14 @@ class ChatReply:
     async def fail(self, error: MixgateError) -> None:
         """Tell the client that there is no answer, or no rest of it."""
         answer = self._answer
-        body = error_answer(error, answer.attempts)
+        why_nobody = None
+        if isinstance(error, RestingError) and self._openrouter:
+            plan = answer.plan
+            now_s = asyncio.get_running_loop().time()
+            why_nobody = availability(
+                plan.excluded, requested=(answer.request.model,), resting=plan.resting, now_s=now_s
+            )
+        body = error_answer(error, answer.attempts, metadata=self._metadata(), availability=why_nobody)
         if not self._started:
             await self._send_whole(error.status, header_block((*error_headers(error), *self._explain())), body)
             return
@@ -125,7 +136,11 @@ class ChatReply:
         events = await answer.next()
         started = next((event for event in events if isinstance(event, AnswerStarted)), None)
         encoder = ChunkEncoder(
-            self._head(), include_usage=self._include_usage, started=started, announce_usage=not self._openrouter
+            self._head(),
+            include_usage=self._include_usage,
+            started=started,
+            announce_usage=not self._openrouter,
+            notes=self._notes,
         )
         while not answer.complete:
             if data := encoder.encode(events):
@@ -136,7 +151,7 @@ class ChatReply:
         if not self._started:  # a stream is framed as one, even when it comes all at once
             await self._write(last)
             last = b""
-        await self._write(last + encoder.end(self._notes()), more=False)
+        await self._write(last + encoder.end(self._notes(), self._metadata()), more=False)
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         self._sending = True
@@ -169,6 +184,15 @@ class ChatReply:
         if answer.rescued is not None:
             notes["rescued"] = msgspec.to_builtins(answer.rescued)
         return notes
+
+    def _metadata(self) -> dict[str, Any] | None:
+        """OpenRouter's account of the routing, where the client asked for it."""
+        answer = self._answer
+        if not self._wants_metadata:
+            return None
+        return openrouter_metadata(
+            answer.plan, answer.attempts, requested=answer.request.model, compressed=answer.compressed
+        )
 
     def _head(self) -> AnswerHead:
         endpoint = self._answer.endpoint

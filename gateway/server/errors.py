@@ -16,14 +16,32 @@ OPERATOR_MUST_ACT = (CredentialsError, UnknownModelError, NoEndpointError)
 """Errors that no client can retry away, whatever their status."""
 
 
-def error_answer(error: MixgateError, attempts: Sequence[Attempt] = ()) -> bytes:
-    """The body that a client gets for an error."""
+def error_answer(
+    error: MixgateError,
+    attempts: Sequence[Attempt] = (),
+    *,
+    metadata: dict[str, Any] | None = None,
+    availability: dict[str, Any] | None = None,
+) -> bytes:
+    """The body that a client gets for an error.
+
+    Args:
+        error: What went wrong.
+        attempts: Who was asked.
+        metadata: OpenRouter's account of the routing, where it was asked for.
+        availability: Why nobody could be asked, as OpenRouter's clients read it.
+    """
     said = error_members(error)
     if isinstance(error, ProviderError) and error.upstream_code is not None:
         said["provider_code"] = error.upstream_code[:NAME_MAX_CHARS]
     if attempts:
         said["attempts"] = [_attempt(attempt) for attempt in attempts]
-    return msgspec.json.encode({"error": said})
+    if availability is not None:
+        said["availability"] = availability
+    body: dict[str, Any] = {"error": said}
+    if metadata is not None:
+        body["openrouter_metadata"] = metadata
+    return msgspec.json.encode(body)
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:

@@ -5,7 +5,7 @@ members, as OpenRouter's clients expect the first two. `system_fingerprint` is a
 schema knows no null there, and OpenRouter's clients refuse a body without it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -87,9 +87,12 @@ class _Completion(Struct):
     system_fingerprint: str = ""
     usage: dict[str, Any] | UnsetType = UNSET
     mixgate: dict[str, Any] | UnsetType = UNSET
+    openrouter_metadata: dict[str, Any] | UnsetType = UNSET
 
 
-def whole_answer(head: AnswerHead, events: Sequence[Event], notes: dict[str, Any]) -> bytes:
+def whole_answer(
+    head: AnswerHead, events: Sequence[Event], notes: dict[str, Any], metadata: dict[str, Any] | None = None
+) -> bytes:
     """One `chat.completion` from all events of an answer."""
     answer = _Completion(head.id, head.created_unix_s, head.model, head.provider, [])
     match events:
@@ -108,6 +111,8 @@ def whole_answer(head: AnswerHead, events: Sequence[Event], notes: dict[str, Any
             _fold_into(answer, events)
     if notes:
         answer.mixgate = notes
+    if metadata is not None:
+        answer.openrouter_metadata = metadata
     return _encode(answer)
 
 
@@ -218,10 +223,16 @@ def _usd(cost_in_nusd: int) -> bytes:
 class ChunkEncoder:
     """Writes one stream. Text goes through a template prepared once; everything rarer through the general encoder."""
 
-    __slots__ = ("_before", "_include_usage", "_native", "_opened", "_prefix", "_suffix", "_tail", "usage")
+    __slots__ = ("_before", "_include_usage", "_notes", "_opened", "_prefix", "_suffix", "_tail", "usage")
 
     def __init__(
-        self, head: AnswerHead, *, include_usage: bool, started: AnswerStarted | None, announce_usage: bool = True
+        self,
+        head: AnswerHead,
+        *,
+        include_usage: bool,
+        started: AnswerStarted | None,
+        announce_usage: bool = True,
+        notes: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         """Prepare the template.
 
@@ -230,7 +241,9 @@ class ChunkEncoder:
             include_usage: End with a chunk that holds the usage.
             started: What the provider said of itself.
             announce_usage: Then let all other chunks say `"usage": null`: OpenAI does, OpenRouter's schema forbids.
+            notes: What the client should know of how its answer came about, asked for at the end of a choice.
         """
+        self._notes = notes
         fingerprint = _encode((started is not None and started.system_fingerprint) or "")
         self._prefix = (
             b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"provider":%b,'
@@ -257,13 +270,15 @@ class ChunkEncoder:
                 out.append(self._chunk(event))
         return b"".join(out)
 
-    def end(self, notes: dict[str, Any]) -> bytes:
-        """What closes a complete stream: usage where it was asked for, and the end mark."""
+    def end(self, notes: dict[str, Any], metadata: dict[str, Any] | None = None) -> bytes:
+        """What closes a complete stream: usage and OpenRouter's metadata where asked for, and the end mark."""
         last = b""
         if self._include_usage:
             usage = usage_body(self.usage or Usage())
             note = b',"mixgate":%b' % _encode(notes) if notes else b""
-            last = b'%b],"usage":%b%b}\n\n' % (self._prefix, _encode(usage), note)
+            last = b'%b],"usage":%b%b%b}\n\n' % (self._prefix, _encode(usage), note, _metadata(metadata))
+        elif metadata is not None:
+            last = b"%b]%b}\n\n" % (self._prefix, _metadata(metadata))
         return last + DONE
 
     def _chunk(self, event: Any) -> bytes:
@@ -274,10 +289,18 @@ class ChunkEncoder:
         choice: dict[str, Any] = {"index": event.choice, "delta": delta, "logprobs": None, "finish_reason": None}
         if isinstance(event, TextDelta) and event.logprobs is not None:
             choice["logprobs"] = {"content": event.logprobs, "refusal": None}
+        tail = self._tail
         if isinstance(event, ChoiceFinished):
             choice["finish_reason"] = event.reason
             choice["native_finish_reason"] = event.native_reason
-        return b"%b%b%b" % (self._prefix, _encode(choice), self._tail)
+            # Without a chunk for the usage this may be the last: a client that asked for none trips over one more.
+            if not self._include_usage and (notes := self._notes()):
+                tail = b'],"mixgate":%b}\n\n' % _encode(notes)
+        return b"%b%b%b" % (self._prefix, _encode(choice), tail)
+
+
+def _metadata(metadata: dict[str, Any] | None) -> bytes:
+    return b"" if metadata is None else b',"openrouter_metadata":%b' % _encode(metadata)
 
 
 def _delta(event: Event) -> dict[str, Any]:
