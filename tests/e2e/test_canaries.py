@@ -8,7 +8,7 @@ import traceback
 import pytest
 
 from gateway.config.load import load
-from gateway.engine import Upstream
+from gateway.upstream import Upstream
 from gateway.errors import ConfigError
 from tests.fakes.gateway import chat, running_gateway
 from tests.fakes.process import MIXGATE, served

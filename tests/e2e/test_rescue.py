@@ -125,7 +125,7 @@ async def test_asking_again_drops_exactly_what_was_delivered(tmp_path):
 
 async def test_another_text_never_follows_the_first(tmp_path):
     async with scripted() as good:
-        diverging = [tells(tokens=(*LONG[: max(0, k - 1)], " something else.")) for k in CUTS]
+        diverging = [tells(tokens=(*LONG[: max(0, k - 1)], "~ something else.")) for k in CUTS]
         good.scripts = diverging
         async with cut_everywhere(tmp_path, Place(good.base_url)) as (running, _):
             for k in CUTS:
@@ -133,6 +133,7 @@ async def test_another_text_never_follows_the_first(tmp_path):
                 assert told.error is not None, k
                 assert told.text == "".join(LONG[:k]), k
                 assert told.finish_reasons == []
+        assert len(good.calls) == len(CUTS), "who answers otherwise has not failed, and is asked the next time too"
 
 
 async def test_a_new_answer_that_ends_before_the_cut_is_another_answer(tmp_path):
