@@ -110,6 +110,13 @@ class TestHandicaps:
         made = plan([lacks, knows, unknown], ask=Ask(parameters=("seed",)))
         assert names(made.candidates) == ["u/x", "k/x", "n/x"]
 
+    def test_who_just_meets_a_cutoff_meets_it(self):
+        exactly = Quantiles(20, 20, 20, 20)
+        seen = {"a/x": Observation(throughput=exactly, latency=exactly)}
+        for wish in ({"min_throughput": Cutoffs(p50=20)}, {"max_latency": Cutoffs(p99=20)}):
+            made = plan([A, B], seen, Ask(preferences=Preferences(**wish)))
+            assert names(made.candidates) == ["a/x", "b/x"]
+
     def test_cutoffs_put_back_and_never_exclude(self):
         slow, quick = Quantiles(20, 18, 15, 10), Quantiles(90, 80, 70, 60)
         seen = {"a/x": Observation(throughput=slow), "b/x": Observation(throughput=quick), "c/x": Observation()}
@@ -201,6 +208,11 @@ class TestCosts:
         assert candidate.expected_cost_in_pusd == 10 * USD + 5 * 2 * USD + 7
         (candidate,) = plan([endpoint("a/x", None)]).candidates
         assert candidate.expected_cost_in_pusd is None
+
+    @pytest.mark.parametrize("price", [Price(input_in_pusd=1), Price(output_in_pusd=1), Price(request_in_pusd=1)])
+    def test_a_price_that_is_known_in_part_gives_no_cost(self, price):
+        made = plan([endpoint("a/x", price=price), B])
+        assert [one.expected_cost_in_pusd for one in made.candidates] == [300 * 2 * USD, None]
 
     def test_prices_for_long_prompts_and_times_of_day_hold_when_they_do(self):
         overrides = (

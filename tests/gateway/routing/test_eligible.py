@@ -116,6 +116,12 @@ def test_parameters_are_insisted_on_where_it_is_known_which_are_taken(parameters
     assert (found and found[0]) == expected
 
 
+def test_the_reason_names_the_parameters_that_are_not_taken():
+    ask = Ask(parameters=("seed", "top_k", "stop"), preferences=Preferences(require_parameters=True))
+    (one,) = decided(table([endpoint("a/x", parameters=frozenset({"top_k"}))]), ask).excluded
+    assert one.reason == "it does not take seed, stop"
+
+
 @pytest.mark.parametrize(
     ("price", "limit", "expected"),
     [
