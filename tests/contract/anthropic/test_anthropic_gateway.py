@@ -21,7 +21,7 @@ CALL_PIECES = [{"type": "input_json_delta", "partial_json": piece} for piece in 
 CALLED = ({**CALL, "input": {}}, CALL_PIECES)
 
 
-def config(anthropic, openai=None):
+def config(anthropic, openai=None, *, more=""):
     """The Model `m` at Anthropic, then at an OpenAI-compatible server where there is one."""
     abilities = "capabilities: [system, tools, reasoning, prefill]"
     row = f"models: {{up: {{serves: m, price: {{input: 1, output: 2}}, {abilities}}}}}"
@@ -29,7 +29,7 @@ def config(anthropic, openai=None):
     if openai is not None:
         lines.append(f"  b: {{dialect: openai, base_url: '{openai.base_url}', {row}}}")
     ends = "a/up" if openai is None else "a/up, b/up"
-    return "\n".join([*lines, f"routes: {{m: {{policy: ordered, endpoints: [{ends}]}}}}", ""])
+    return "\n".join([*lines, f"routes: {{m: {{policy: ordered, endpoints: [{ends}]{more}}}}}", ""])
 
 
 def answers(body):
@@ -152,7 +152,7 @@ async def test_an_error_in_the_middle_is_told_in_the_stream(tmp_path):
         return response
 
     async with fake_provider(reply) as busy, fake_provider(says("from next door")) as other:
-        async with running_gateway(config(busy, other), tmp_path, ENV) as gateway:
+        async with running_gateway(config(busy, other, more=", rescue: false"), tmp_path, ENV) as gateway:
             lines = []
             async with gateway.client.stream("POST", "/v1/chat/completions", json=chat(stream=True)) as answer:
                 async for line in answer.aiter_lines():
