@@ -236,9 +236,10 @@ class Answer:
                 emulate(self.request, turn.candidate.endpoint.capabilities) if course.plan.emulate else None
             )
         attempt = self._begin(turn, now_s)
-        call = self._call = course.call(attempt, self._asked(attempt), stream=self.stream, task=course.task)
-        limit_s = course.limit_s(call)
         after_s = self._hedge_after_s(turn)
+        task = course.task if after_s is None else None  # in a race each Call runs in a task of its own
+        call = self._call = course.call(attempt, self._asked(attempt), stream=self.stream, task=task)
+        limit_s = course.limit_s(call)
         if after_s is None:
             return await call.open(limit_s)
         return await self._race(call, limit_s, after_s)

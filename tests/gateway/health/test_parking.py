@@ -115,10 +115,22 @@ def test_the_first_refusal_sets_a_cap_and_quiet_raises_it():
     assert health.observe(30.0).cap == 10
 
 
+def test_no_wait_is_believed_once():
+    health = Health(lambda: 0.5).of("a")
+    ask(health, limited(0.0), 0.0)
+    assert ask(health, limited(0.0), 1.0) is Permit.NORMAL
+    assert ask(health, limited(0.0), 2.9) is Permit.REFUSED
+    assert ask(health, limited(0.0), 3.1) is Permit.NORMAL
+    assert ask(health, GOOD, 7.0) is Permit.REFUSED
+    assert ask(health, GOOD, 7.2) is Permit.NORMAL
+    ask(health, limited(0.0), 8.0)
+    assert ask(health, GOOD, 8.1) is Permit.NORMAL
+
+
 def test_a_cap_is_one_at_least():
     health, now_s = Health(lambda: 0.5).of("a"), 0.0
     for _ in range(10):
-        assert ask(health, limited(0.0), now_s) is Permit.NORMAL
+        assert ask(health, limited(0.5), now_s) is Permit.NORMAL
         now_s += 2.0
     assert health.observe(now_s).cap == 1
 
