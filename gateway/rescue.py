@@ -75,15 +75,18 @@ class Delivered:
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """All of it, while it can be gone on from."""
         return "".join(self._parts)
 
     def add(self, events: Sequence[Event]) -> None:
         """These go to the client."""
         for event in events:
             if type(event) is TextDelta:
-                self._parts.append(event.text)
                 self._chars += len(event.text)
+                if self._chars > DELIVERED_MAX_CHARS:
+                    self._parts.clear()  # nobody will go on from here any more
+                    continue
+                self._parts.append(event.text)
                 self.tokens += bool(event.text)
             elif type(event) is not AnswerStarted and type(event) is not UsageReported:
                 self.plain = False
