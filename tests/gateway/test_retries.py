@@ -105,7 +105,9 @@ def test_a_rate_limit_is_waited_out_as_long_as_it_is_worth(wait_s, chosen, expli
 
 
 def test_only_a_larger_context_can_do_better_with_a_prompt_that_is_too_long():
-    small, large, unknown = (endpoint(f"{name}/x", context_tokens=size) for name, size in zip("slu", (10, 20, None)))
+    small, large, unknown = (
+        endpoint(f"{name}/x", context_tokens=size) for name, size in zip("slu", (10, 20, None), strict=True)
+    )
     too_long = ContextLengthError("too long")
     assert may_do_better(too_long, small, large)
     assert not may_do_better(too_long, large, small)
