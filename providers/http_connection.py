@@ -17,7 +17,7 @@ from providers.errors import GarbledError, ProviderError, TruncatedError
 HEAD_MAX_BYTES: Final = 32 * 1024
 BODY_MAX_BYTES: Final = 32 * 1024 * 1024
 STREAM_MAX_BYTES: Final = 64 * 1024 * 1024
-QUEUE_PAUSE_BYTES: Final = 256 * 1024
+QUEUE_PAUSE_BYTES: Final = 64 * 1024
 """Unread bytes of a stream at which the provider is told to wait."""
 SMALL_PART_BYTES: Final = 256
 JOINED_PART_BYTES: Final = 4096
