@@ -211,7 +211,8 @@ class Turns:
 
     def _nobody(self, now_s: float) -> MixgateError:
         """What to say when nobody is left to ask."""
-        if self.errors and (self.last is None or self.last.permit is not Permit.PANIC):
+        on_trial = self.last is not None and self.last.permit is not Permit.NORMAL and self._plan.resting
+        if self.errors and not on_trial:  # a trial that failed, when all others rest, says no more than that all rest
             return most_useful(self.errors)
         waits_s = [one.observation.until_s - now_s for one in self._plan.resting if one.observation.until_s > now_s]
         soonest_s = min([*waits_s, RETRY_AFTER_MAX_S]) if waits_s else 1.0
