@@ -7,7 +7,7 @@ from typing import Any
 from docs_markdown import MARK, meaning, table
 from docs_words import ADVICE, ROOT_ADVICE
 
-from gateway.server.errors import RETRY_STATUSES
+from gateway.server.errors import OPERATOR_MUST_ACT, RETRY_STATUSES
 from local_backend.errors import LocalError
 from local_backend.file_errors import LocalBackendError
 from providers import local
@@ -26,7 +26,8 @@ def error_page() -> Iterator[str]:
     yield "An error that reaches a client has the shape of [the HTTP reference](http.md#errors). `code` is"
     yield "stable: match on it, not on the message. `source` says whose fault it is. **Next tried**: before the"
     yield "first content, the gateway asks the next Endpoint by itself; you see the error only when nobody"
-    yield "could answer. **Again**: whether the same request may do better later (`x-should-retry`).\n"
+    yield "could answer. **Again**: whether the same request may do better later (`x-should-retry`). What else"
+    yield "the gateway does about a failure: [failover](../explanation/failover.md).\n"
     yield "## The gateway's own refusals\n"
     gateway = [kind for kind in every if kind.source == "gateway" and kind.code not in ("refused", "config_invalid")]
     yield from table(
@@ -38,7 +39,8 @@ def error_page() -> Iterator[str]:
     )
     yield "## A provider failed, or the way to it\n"
     yield "When several Endpoints failed, the client gets the one error that tells it most about what to do; `attempts`"
-    yield "lists them all.\n"
+    yield "lists them all. A client's total time that runs out ends the running Attempt as `first_token_timeout` or"
+    yield "`provider_stalled`.\n"
     providers = [kind for kind in every if kind.source == "provider"]
     yield from table(
         ("code", "status", "next tried", "again", "meaning", "what to do"),
@@ -59,7 +61,8 @@ def error_page() -> Iterator[str]:
 
 def _by_code(kinds: Iterable[type[Any]]) -> list[type[Any]]:
     """One class per code: where a base class shares its code with a leaf, the leaf says more."""
-    return [*{kind.code: kind for kind in sorted(kinds, key=lambda kind: len(kind.__mro__))}.values()]
+    last = {kind.code: kind for kind in sorted(kinds, key=lambda kind: len(kind.__mro__))}
+    return sorted(last.values(), key=lambda kind: (kind.status, kind.code))
 
 
 def _below(kind: type[Any]) -> set[type[Any]]:
@@ -70,7 +73,7 @@ def _below(kind: type[Any]) -> set[type[Any]]:
 
 
 def _again(kind: type[Any]) -> str:
-    return "yes" if kind.status in RETRY_STATUSES else "no"
+    return "yes" if kind.status in RETRY_STATUSES and not issubclass(kind, OPERATOR_MUST_ACT) else "no"
 
 
 def _advice(code: str, *, gateway: bool) -> str:

@@ -13,25 +13,40 @@ Number: TypeAlias = int | float
 Row: TypeAlias = tuple[str, str, str, str]
 """Name, value, meaning (or nothing) and file."""
 
-UNITS = ("_BYTES", "_S", "_TOKENS", "_CHARS", "_MAX", "_COUNT", "_DIGITS", "_BYTES_PER_S", "_CRASHES")
+UNITS = (
+    *("_BYTES", "_S", "_TOKENS", "_CHARS", "_MAX", "_MIN", "_COUNT", "_DIGITS", "_BYTES_PER_S", "_CRASHES"),
+    *("_SHARE", "_PERCENT", "_LEAST", "_TIMES", "_OPEN", "_DEGRADED", "_JITTER", "_TO_CLOSE", "_TO_FALL", "_TO_RISE"),
+)
 SIZES = {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 SECTIONS = (
     ("A client's connection", "HTTP before anything else; see [the HTTP reference](http.md).", ("gateway/server/",)),
     ("A request's content", "", ("providers/messages.py", "gateway/server/openai_request.py")),
     (
         "Attempts",
-        "How long a provider may take, and how often others are asked.",
-        ("gateway/attempts.py", "gateway/engine.py", "gateway/upstream.py"),
+        "How long a provider may take, and how often others are asked; see [failover](../explanation/failover.md).",
+        (
+            *("gateway/attempts.py", "gateway/retries.py", "gateway/turns.py", "gateway/rescue.py"),
+            *("gateway/hedging.py", "gateway/health/budget.py", "gateway/answer.py", "gateway/call.py"),
+            *("gateway/engine.py", "gateway/upstream.py", "gateway/watch.py", "gateway/cost_check.py"),
+        ),
     ),
     (
         "Health of Endpoints",
-        "When an Endpoint is left alone, and how it comes back.",
-        ("gateway/health/", "gateway/probes.py"),
+        "When an Endpoint is left alone, and how it comes back; see [health](../explanation/health.md).",
+        ("gateway/health/", "gateway/probes.py", "gateway/health_history.py", "gateway/observation.py"),
+    ),
+    (
+        "Letting requests in",
+        "What is over these is refused before its body is looked at. `in_flight_max` and the like are settings.",
+        ("gateway/admission.py",),
     ),
     (
         "Routing",
         "",
         (
+            "gateway/routing/eligible.py",
+            "gateway/routing/policies.py",
+            "gateway/overflow.py",
             "gateway/routing/preferences.py",
             "gateway/routing/plugins.py",
             "gateway/routing/compression.py",
@@ -50,10 +65,11 @@ SECTIONS = (
 LEFT_OUT = {
     "gateway/cli/": "shown by the commands themselves",
     "gateway/drill/": "what a drill plays, not what the gateway does",
+    "gateway/simulate/": "what is pretended in a simulation",
     "gateway/virtual_time.py": "no time that anybody waits",
     "local_backend/demo_model/": "training is not part of the product",
 }
-PLAIN = {"PORT_MAX", "CREATED_UNIX_S", "VERSION_MAX"}
+PLAIN = {"PORT_MAX", "CREATED_UNIX_S", "VERSION_MAX", "WEIGHT_MIN", "RATIO_MIN", "LEARNING_RATE_MIN"}
 _OPERATORS = {
     ast.Mult: operator.mul,
     ast.Add: operator.add,
@@ -134,19 +150,36 @@ def _docstring(node: ast.stmt | None) -> str:
     return ""
 
 
-def _with_unit(target: str, value: Number) -> str:
+def _with_unit(target: str, value: Number) -> str:  # noqa: PLR0911  # one line per unit
     name = target.upper()
     if name.endswith("_BYTES_PER_S"):
         return f"{_size(value)}/s"
     if name.endswith("_BYTES"):
         return _size(value)
+    if name.endswith("_PER_S"):
+        return f"{value:,}/s"
+    if name.endswith("_PERCENT"):
+        return f"{value:g} %"
+    if name.endswith(("_SHARE", "_JITTER", "_DEGRADED")) or name == "RATIO_OPEN":
+        return f"{value * 100:g} %"
+    if name.endswith("_TIMES"):
+        return f"{value:g} times"
     if name.endswith("_S"):
-        return f"{value * 1000:g} ms" if 0 < value < 0.1 else f"{value:g} s"
+        return _duration(value)
     if name.endswith("_TOKENS"):
         return f"{value:,} tokens"
     if name.endswith("_CHARS"):
         return f"{value:,} characters"
     return f"{value:,}"
+
+
+def _duration(value: Number) -> str:
+    if 0 < value < 0.1:
+        return f"{value * 1000:g} ms"
+    for unit, length in (("days", 86_400), ("hours", 3600)):
+        if value >= 2 * length and value % length == 0:
+            return f"{value // length:,.0f} {unit}"
+    return f"{value:g} s"
 
 
 def _size(value: Number) -> str:
