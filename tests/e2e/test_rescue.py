@@ -94,9 +94,10 @@ async def test_a_prefill_goes_on_exactly_after_any_number_of_tokens(tmp_path, di
                 assert told.complete, (k, told.payloads[-3:])
                 assert told.text == "".join(LONG), k
                 assert told.notes["rescued"]["by"] == "prefill", k
-                assert 0.9 * len(LONG) <= told.usage["completion_tokens"] <= len(LONG), k
+                # A blank before the cut is said twice: a prefill may not end with one.
+                assert 0.9 * len(LONG) <= told.usage["completion_tokens"] <= len(LONG) + 1, k
         assert good.wrong_prefixes == []
-        assert [len(LONG) - call.output_tokens for call in good.calls] == list(CUTS)
+        assert all(0 <= k - (len(LONG) - call.output_tokens) <= 1 for k, call in zip(CUTS, good.calls, strict=True))
         if dialect == "mistral":
             assert all(call.body["messages"][-1]["prefix"] is True for call in good.calls)
 
