@@ -14,6 +14,8 @@ from tests.fakes.scripted import chunk, scripted, story, tells
 
 ASK = chat("Tell it.", stream=True, stream_options={"include_usage": True})
 STEP = 1 if FULL else 37
+SEVENTH = 7 if FULL else 61
+"""The same for variations of the theme."""
 BATCH = 256
 """Providers of one configuration."""
 HANG_S = 15.0
@@ -50,17 +52,20 @@ async def broken_at(folder, offsets, *, route="policy: ordered", capabilities=PR
             assert good.wrong_prefixes == []
 
 
-def batches(size):
-    offsets = range(0, size + 1, STEP)
+def batches(size, step=STEP):
+    offsets = range(0, size + 1, step)
     return [offsets[start : start + BATCH] for start in range(0, len(offsets), BATCH)]
 
 
-@pytest.mark.parametrize("fault", ["reset_at", "close_at"])
-@pytest.mark.parametrize("capabilities", [PREFILLING, CAPABILITIES], ids=["prefill", "again"])
-async def test_a_stream_that_breaks_at_any_byte_is_whole_all_the_same(tmp_path, fault, capabilities):
+@pytest.mark.parametrize(
+    ("fault", "capabilities", "step"),
+    [("reset_at", PREFILLING, STEP), ("reset_at", CAPABILITIES, SEVENTH), ("close_at", PREFILLING, SEVENTH)],
+    ids=["reset", "reset, asked again", "close"],
+)
+async def test_a_stream_that_breaks_at_any_byte_is_whole_all_the_same(tmp_path, fault, capabilities, step):
     size = await size_of_the_stream()
     assert size >= 4096
-    for offsets in batches(size):
+    for offsets in batches(size, step):
         async with broken_at(tmp_path, offsets, capabilities=capabilities) as ask:
             for offset in offsets:
                 told = await ask(offset, **{fault: True})
@@ -71,7 +76,7 @@ async def test_a_stream_that_breaks_at_any_byte_is_whole_all_the_same(tmp_path, 
 async def test_without_rescue_a_stream_that_breaks_at_any_byte_is_whole_or_says_that_it_is_not(tmp_path):
     size = await size_of_the_stream()
     whole = 0
-    for offsets in batches(size):
+    for offsets in batches(size, SEVENTH):
         async with broken_at(tmp_path, offsets, route="policy: ordered, rescue: false") as ask:
             for offset in offsets:
                 told = await ask(offset, reset_at=True)
@@ -127,7 +132,7 @@ async def test_a_stream_split_at_any_byte_says_the_same(tmp_path, end):
         assert on.tries == (count, 0)
 
 
-SLICED = {"1": Faults(slice_bytes=1), "3 with pauses": Faults(slice_bytes=3, slice_pause_s=0.0001)}
+SLICED = {"1": Faults(slice_bytes=1), "20 with pauses": Faults(slice_bytes=20, slice_pause_s=0.0001)}
 
 
 @pytest.mark.parametrize("faults", SLICED.values(), ids=SLICED)
