@@ -113,7 +113,7 @@ class RescueNote(Struct, frozen=True):
 class Rescue:
     """One rescue: from the cut to the first new text."""
 
-    __slots__ = ("_joined", "_repeated", "by", "error", "flowing", "refused", "text", "tokens")
+    __slots__ = ("_given", "_joined", "_repeated", "by", "error", "flowing", "refused", "text", "tokens")
 
     def __init__(self, delivered: Delivered, error: ProviderError) -> None:
         self.text = delivered.text
@@ -128,17 +128,23 @@ class Rescue:
         """Something new has gone to the client: from here on there is no second rescue."""
         self._joined = False
         self._repeated = ""
+        self._given = self.text
+        """What the new answer may repeat: all of it, or what the Endpoint was given."""
 
     def ask(self, request: ChatRequest, endpoint: Endpoint) -> ChatRequest:
         """The request by which this Endpoint is to go on."""
         self._joined = False
         self._repeated = ""
-        self.by = "prefill" if endpoint.capabilities.prefill and endpoint.id not in self.refused else "again"
+        # Some refuse, or trim, blanks at the end of what they are to go on with, and say them themselves then.
+        given = self.text.rstrip()
+        able = given and endpoint.capabilities.prefill and endpoint.id not in self.refused
+        self.by = "prefill" if able else "again"
+        self._given = given if able else self.text
         if self.by == "again":
             return request
         last = request.messages[-1]
         before = request.messages
-        said = self.text
+        said = self._given
         if last.role == "assistant" and isinstance(last.content, str | None):  # the client's own prefill goes first
             before = request.messages[:-1]
             said = (last.content or "") + said
@@ -175,7 +181,7 @@ class Rescue:
                 out.append(TextDelta(text))
             if kind is ChoiceFinished:
                 out.append(event)
-        self.flowing = self.flowing or any(type(event) in (TextDelta, ChoiceFinished) for event in out)
+        self.flowing = self.flowing or any(_is_seen(event) for event in out)
         return out
 
     def is_refusal(self, error: ProviderError) -> bool:
@@ -194,16 +200,20 @@ class Rescue:
     def _meet(self, text: str, *, ended: bool = False) -> str | None:
         """What of the text so far is new; None: it is not the same answer."""
         new = self._repeated + text
-        if not ended and len(new) < len(self.text) and self.text.startswith(new):
+        given, blank = self._given, self.text[len(self._given) :]
+        if self.by == "again":
+            rest = new.removeprefix(given) if new.startswith(given) else None
+            undecided = rest is None and given.startswith(new)
+        else:
+            echoes = len(given) >= ECHO_MIN_CHARS and new.startswith(given)
+            rest = new[len(given) :] if echoes else new
+            undecided = blank.startswith(rest) or (not echoes and given.startswith(new))
+            rest = rest.removeprefix(blank)
+        if undecided and not ended:
             self._repeated = new
             return ""
-        if new.startswith(self.text) and (self.by == "again" or len(self.text) >= ECHO_MIN_CHARS):
-            self._joined = True
-            return new[len(self.text) :]
-        if self.by == "again":
-            return None
-        self._joined = True
-        return new
+        self._joined = rest is not None
+        return rest
 
     def _usage(self, event: UsageReported) -> UsageReported:
         """The usage of both parts, where the second was not asked to write the first again."""
@@ -215,6 +225,10 @@ class Rescue:
     def estimated_usage(self, prompt_tokens: int) -> Usage:
         """What the cut Attempt has used, since its provider did not come to say."""
         return Usage(input_tokens=prompt_tokens, output_tokens=self.tokens)
+
+
+def _is_seen(event: Event) -> bool:
+    return bool(event.text) if isinstance(event, TextDelta) else type(event) is ChoiceFinished
 
 
 def _diverged() -> AnswerFailed:

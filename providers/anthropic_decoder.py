@@ -212,7 +212,7 @@ def _detail(index: int, text: str, signature: str | None) -> dict[str, Json]:
 class StreamDecoder:
     """Reads server-sent events as they come. Names that nobody here knows are passed over, as Anthropic asks."""
 
-    __slots__ = ("_answer", "_blocks", "_failed", "_sse", "_started", "_starts", "ended", "skipped_chunks")
+    __slots__ = ("_answer", "_blocks", "_closed", "_failed", "_sse", "_started", "_starts", "ended", "skipped_chunks")
 
     def __init__(self) -> None:
         self._sse = SseParser()
@@ -220,6 +220,7 @@ class StreamDecoder:
         self._blocks: dict[int, _OpenBlock] = {}
         self._starts = 0
         self._started = False
+        self._closed = False
         self._failed = False
         self.ended = False
         self.skipped_chunks = 0
@@ -235,11 +236,11 @@ class StreamDecoder:
         return self._read(payloads)
 
     def finish(self) -> list[Event]:
-        """The stream is over. Without its `message_stop` it was cut, whatever came before."""
+        """The stream is over. Without a reason to stop it was cut, whatever came before."""
         if self._failed or self.ended:
             return []
         events = self._read(self._sse.finish())
-        if not (self._failed or self.ended):
+        if not (self._failed or self.ended or self._closed):
             when = "in the middle of the answer" if self._started else "before it said anything"
             events.append(self._fail(TruncatedError(f"the provider's stream ended {when}")))
         return events
@@ -277,9 +278,7 @@ class StreamDecoder:
                 self._progress(event, events)
             case "message_stop":
                 self.ended = True
-                for index in tuple(self._blocks):
-                    self._stop(index, events)
-                self._answer.end(events)
+                self._close(events)
             case _ if event.error is not None or event.type == "error":
                 events.append(self._fail(classify_in_band(event.error, event.request_id)))
             case _:
@@ -290,6 +289,17 @@ class StreamDecoder:
             self._answer.stop(event.delta.stop_reason, event.delta.stop_details)
         if event.usage is not None:
             self._answer.count(event.usage, events)
+        if self._answer.stop_reason is not None:
+            self._close(events)
+
+    def _close(self, events: list[Event]) -> None:
+        """There is a reason why it stopped, so it is complete, whether or not `message_stop` follows."""
+        if self._closed:
+            return
+        self._closed = True
+        for index in tuple(self._blocks):
+            self._stop(index, events)
+        self._answer.end(events)
 
     def _begin(self, message: WireMessage, events: list[Event]) -> None:
         if self._started:

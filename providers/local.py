@@ -126,11 +126,11 @@ class Local:
         self,
         endpoint: Endpoint,  # noqa: ARG002 (part of the seam)
         *,
-        stream: bool,  # noqa: ARG002 (part of the seam)
+        stream: bool,
         headers: Mapping[str, str] = NO_HEADERS,  # noqa: ARG002 (part of the seam)
     ) -> Decoder:
         """A fresh decoder; the lines are the same for both ways of asking."""
-        return LineDecoder()
+        return LineDecoder(stream=stream)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes, *, now_unix_s: float) -> ProviderError:
         """What the worker, or the client in front of it, refused."""
@@ -170,13 +170,14 @@ def _turn(message: Message) -> dict[str, str]:
 class LineDecoder:
     """Reads the worker's JSON lines."""
 
-    __slots__ = ("_ended", "_failed", "_open", "_rest", "skipped_chunks")
+    __slots__ = ("_counted", "_failed", "_open", "_rest", "_stream", "skipped_chunks")
     ended = False  # the worker closes the body right after its last line
 
-    def __init__(self) -> None:
+    def __init__(self, *, stream: bool) -> None:
+        self._stream = stream
+        self._counted = False
         self._rest = b""
         self._open: dict[int, bool] = {}
-        self._ended = False
         self._failed = False
         self.skipped_chunks = 0
 
@@ -186,8 +187,12 @@ class LineDecoder:
         return [self._event(line) for line in lines if not self._failed]
 
     def finish(self) -> list[Event]:
-        """The worker closed the answer; without its usage line it was cut."""
-        if self._failed or (self._ended and self._open and not any(self._open.values())):
+        """The worker closed the answer.
+
+        With a choice that has not finished it was cut, and so was a whole answer without its usage line: whoever waits
+        for all of it loses nothing by asking again.
+        """
+        if self._failed or (self._open and not any(self._open.values()) and (self._counted or self._stream)):
             return []
         self._failed = True
         return [AnswerFailed(TruncatedError("the local worker stopped in the middle of the answer"))]
@@ -205,7 +210,7 @@ class LineDecoder:
             self._open[line.choice] = False
             return ChoiceFinished(line.reason, line.choice, line.reason)
         if line.t == "usage":
-            self._ended = True
+            self._counted = True
             return UsageReported(
                 Usage(
                     input_tokens=line.input_tokens,

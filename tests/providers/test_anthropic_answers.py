@@ -88,20 +88,21 @@ def test_why_it_stopped_is_said_in_both_words(native, reason):
     assert of_kind(streamed(START, stopped(native), STOP), ChoiceFinished) == [expected]
 
 
-def test_the_end_is_message_stop_and_nothing_else():
+def test_a_reason_to_stop_completes_the_answer_and_message_stop_ends_it():
     decoder = DIALECT.decoder(ENDPOINT, stream=True)
     events = decoder.feed(sse(START, *block({"type": "text", "text": "hi"}), stopped("end_turn")))
     assert not decoder.ended
-    assert not of_kind(events, ChoiceFinished)
+    assert of_kind(events, ChoiceFinished)
     events = decoder.feed(sse(STOP))
     assert decoder.ended
-    assert of_kind(events, ChoiceFinished)
+    assert not of_kind(events, ChoiceFinished)
     assert decoder.feed(b"data: {broken\n\n") == decoder.finish() == []
 
 
-def test_a_stream_without_its_end_was_cut_even_after_its_reason():
-    events = streamed(START, *block({"type": "text", "text": "hi"}), stopped("end_turn"))
-    assert isinstance(events[-1].error, TruncatedError)
+def test_a_stream_that_ends_behind_its_reason_is_complete_and_before_it_was_cut():
+    said = (START, *block({"type": "text", "text": "hi"}))
+    assert isinstance(streamed(*said)[-1].error, TruncatedError)
+    assert isinstance(streamed(*said, stopped("end_turn"))[-1], ChoiceFinished)
 
 
 def test_counts_are_cumulative_and_inclusive():

@@ -40,8 +40,8 @@ def encode(*messages, **members):
     return json.loads(wire.body)
 
 
-def read(*lines, rest=b""):
-    decoder = DIALECT.decoder(ENDPOINT, stream=True)
+def read(*lines, rest=b"", stream=True):
+    decoder = DIALECT.decoder(ENDPOINT, stream=stream)
     data = b"".join(json.dumps(line).encode() + b"\n" for line in lines) + rest
     return decoder.feed(data) + decoder.finish()
 
@@ -131,12 +131,11 @@ def test_lines_become_events():
     [
         (),
         (USAGE,),
-        (FINISH,),
         ({"t": "text", "text": "a"},),
         ({"t": "text", "text": "a"}, USAGE),
         ({"t": "text", "text": "a"}, {"t": "text", "text": "b", "choice": 1}, FINISH, USAGE),
     ],
-    ids=["nothing", "usage alone", "no usage", "no end", "usage without an end", "one of two ended"],
+    ids=["nothing", "usage alone", "no end", "usage without an end", "one of two ended"],
 )
 def test_an_answer_without_its_end_was_cut(lines):
     events = read(*lines)
@@ -144,8 +143,10 @@ def test_an_answer_without_its_end_was_cut(lines):
     assert isinstance(events[-1].error, TruncatedError)
 
 
-def test_a_last_line_without_its_line_end_was_cut():
-    assert isinstance(read(FINISH, rest=json.dumps(USAGE).encode())[-1], AnswerFailed)
+@pytest.mark.parametrize("rest", [b"", json.dumps(USAGE).encode()], ids=["no usage", "half a line of it"])
+def test_without_its_usage_a_whole_answer_was_cut_and_a_stream_was_not(rest):
+    assert isinstance(read(FINISH, rest=rest, stream=False)[-1], AnswerFailed)
+    assert [type(event) for event in read(FINISH, rest=rest)] == [ChoiceFinished]
 
 
 @pytest.mark.parametrize("line", [b"{broken\n", b"[]\n", b'{"t":"finish","reason":"bored"}\n', b"\xff\n", b"\n"])

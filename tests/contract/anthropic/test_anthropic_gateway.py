@@ -164,7 +164,7 @@ async def test_an_error_in_the_middle_is_told_in_the_stream(tmp_path):
 
 
 async def test_a_stream_that_breaks_off_is_no_success(tmp_path):
-    head = anthropic_events(TEXT, reason="end_turn").split(b"event: message_stop")[0]
+    head = anthropic_events(TEXT, reason="end_turn").split(b"event: message_delta")[0]
     async with fake_provider(streams(head)) as fake:
         async with running_gateway(config(fake), tmp_path, ENV) as gateway:
             answer = await gateway.client.post("/v1/chat/completions", json=chat(stream=True))

@@ -50,7 +50,6 @@ def test_an_answer_goes_on_exactly_after_any_of_its_tokens(tmp_path, dialect):
     assert "went on from there" in outcome.verdict.reason
 
 
-@pytest.mark.xfail(reason="the blank that a prefill of this dialect may not end with is said twice", strict=False)
 def test_an_answer_goes_on_exactly_where_a_prefill_may_not_end_with_a_blank(tmp_path):
     outcome = play(tmp_path, configuration(provider(1, "openai"), provider(2, "anthropic")), "E06")["E06"]
     assert outcome.verdict.result == "ok"
