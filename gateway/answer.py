@@ -229,7 +229,7 @@ class Answer:
             turn = turns.repeat(now_s, "repair")
             self._emulation, self._repair = self._repair, None
         else:
-            while isinstance(turn := self._next_turn(now_s), float):
+            while not isinstance(turn := self._next_turn(now_s), Turn):
                 await asyncio.sleep(turn)
                 now_s = course.loop.time()
             self._emulation = (
