@@ -14,6 +14,8 @@ from bench.codecs import REPEATS, measure_codecs
 from bench.decisions import REPEATS as DECISION_REPEATS
 from bench.decisions import measure_decisions
 from bench.figures import Judgement
+from bench.in_process import REPEATS as IN_PROCESS_REPEATS
+from bench.in_process import judge_in_process, measure_in_process, profile_in_process
 from bench.measure import Bench, measure_import, run_rounds
 from bench.modes import MODES, shortened, write_bodies
 from bench.profiling import profile_mode
@@ -25,6 +27,7 @@ from bench.tools import OUT, BenchError, MockUpstream, build_tools
 ROUNDS_DEFAULT = 5
 PATIENCE_DEFAULT = 2
 QUICK_REPEATS = 5
+IN_PROCESS = "in-process"
 EXIT_BAR_FAILED = 1
 EXIT_NOT_MEASURED = 2
 
@@ -44,9 +47,15 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one round of short windows")
     parser.add_argument("--gate", action="store_true", help="exit 1 when a measured bar fails")
     parser.add_argument("--markdown", action="store_true", help="print the README's block from the last run, and stop")
-    parser.add_argument("--profile", choices=names, metavar="MODE", help="profile the gateway in one mode, and stop")
+    parser.add_argument(
+        "--profile",
+        choices=[*names, IN_PROCESS],
+        metavar="MODE",
+        help="profile the gateway in one mode, or in process, and stop",
+    )
     parser.add_argument("--codecs", action="store_true", help="only what the dialects cost without sockets")
     parser.add_argument("--decisions", action="store_true", help="only what the router's decisions cost")
+    parser.add_argument("--in-process", action="store_true", help="only what a routed request costs without sockets")
     parser.add_argument(
         "--beside-local", action="store_true", help="only what remote requests suffer beside a busy local worker"
     )
@@ -85,6 +94,18 @@ def run_decisions(options: argparse.Namespace) -> int:
     return _gate(judgements, options)
 
 
+def run_in_process(options: argparse.Namespace) -> int:
+    """What a routed request costs."""
+    out: Path = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    costs = measure_in_process(QUICK_REPEATS if options.quick else IN_PROCESS_REPEATS)
+    judgements = judge_in_process(costs)
+    keep("in_process", judgements, out / "results.json", asdict(costs))
+    print_bars("A routed request in process: CPU time of the loop's thread in the fastest of many batches", judgements)
+    print(f"\nwithout the store {costs.plain_us:.1f} us; with the store's own thread {costs.all_us:.1f} us")
+    return _gate(judgements, options)
+
+
 def run_beside_local(bench: Bench, options: argparse.Namespace, out: Path) -> int:
     """What remote requests suffer beside the local worker."""
     pairs = 1 if options.quick else PAIRS_DEFAULT
@@ -96,6 +117,10 @@ def run_beside_local(bench: Bench, options: argparse.Namespace, out: Path) -> in
     return _gate(judgements, options)
 
 
+_WITHOUT_TOOLS = {"codecs": run_codecs, "decisions": run_decisions, "in_process": run_in_process}
+"""What is measured without a socket, by its option."""
+
+
 def _gate(judgements: Sequence[Judgement], options: argparse.Namespace) -> int:
     failed = any(judgement.status == "FAIL" for judgement in judgements)
     return EXIT_BAR_FAILED if failed and options.gate else 0
@@ -103,10 +128,12 @@ def _gate(judgements: Sequence[Judgement], options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print, keep; the exit code."""
-    if options.codecs:
-        return run_codecs(options)
-    if options.decisions:
-        return run_decisions(options)
+    for wanted, measure in _WITHOUT_TOOLS.items():
+        if getattr(options, wanted):
+            return measure(options)
+    if options.profile == IN_PROCESS:
+        print(profile_in_process())
+        return 0
     tools = build_tools()
     out: Path = options.out.resolve()
     bodies = out / "bodies"
