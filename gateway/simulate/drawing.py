@@ -174,6 +174,8 @@ def _draw_behaviour(dice: Dice, span_s: float) -> Behaviour:
         ttft_s=min(6.0, dice.around(0.4, 0.7)),
         spread=dice.between(0.1, 0.6),
         tokens_per_s=min(400.0, max(10.0, dice.around(70.0, 0.6))),
+        slow_share=dice.between(0.0, 0.1) if dice.chance(0.3) else 0.0,
+        slow_ttft_s=dice.between(2.0, 15.0),
         concurrency=dice.whole(1, 12) if dice.chance(0.3) else None,
         requests_per_min=dice.whole(5, 120) if dice.chance(0.25) else None,
         retry_after=dice.pick(_RETRY_AFTER),

@@ -257,7 +257,8 @@ class Provider:
         received.served = True
         script = self._write(body, received, job, dice, fault)
         slow = SLOW_FACTOR if behaviour.troubles and "slow" in self.troubles(now_s) else 1.0
-        ttft_s = dice.around(behaviour.ttft_s, behaviour.spread) * slow
+        median_s = behaviour.slow_ttft_s if dice.chance(behaviour.slow_share) else behaviour.ttft_s
+        ttft_s = dice.around(median_s, behaviour.spread) * slow
         seconds_per_token = slow / dice.around(behaviour.tokens_per_s, behaviour.spread / 2)
         if request.stream:
             script.set_times(seconds_per_token)

@@ -56,6 +56,9 @@ class Behaviour(Struct, frozen=True, kw_only=True):
     spread: float = 0.3
     """How much times vary: the standard deviation of their logarithm."""
     tokens_per_s: float = 80.0
+    slow_share: float = 0.0
+    """How often the first token takes `slow_ttft_s` instead."""
+    slow_ttft_s: float = 0.0
     concurrency: int | None = None
     """More at the same time get a 429."""
     requests_per_min: int | None = None
