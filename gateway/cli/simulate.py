@@ -192,6 +192,7 @@ def _figures(figures: Figures) -> dict[str, object]:
         "rescues": figures.rescues,
         "cost_in_usd": figures.cost_in_pusd / PICO_PER_USD,
         "over_cheapest": figures.over_cheapest(),
+        "chosen_over_cheapest": figures.chosen_over_cheapest(),
         "over_expected": figures.over_expected(),
         "ttft_s": {name: figures.ttft_at(share) for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))},
     }

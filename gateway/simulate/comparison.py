@@ -45,6 +45,8 @@ class Figures(Struct):
     cheapest_in_pusd: int = 0
     compared_in_pusd: int = 0
     """As `cost_in_pusd`, of those requests for which there is a cheapest choice."""
+    chosen_in_pusd: int = 0
+    """Of those the Attempts that answered alone: without what failed ones were billed."""
     draws: int = 0
     """First choices that were drawn, and drawn again, where `balanced` had a choice."""
     drawn_excess: float = 0.0
@@ -62,6 +64,10 @@ class Figures(Struct):
     def over_cheapest(self) -> float | None:
         """How often the cost of the cheapest choices was paid."""
         return self.compared_in_pusd / self.cheapest_in_pusd if self.cheapest_in_pusd else None
+
+    def chosen_over_cheapest(self) -> float | None:
+        """The same without what providers billed for Attempts that failed."""
+        return self.chosen_in_pusd / self.cheapest_in_pusd if self.cheapest_in_pusd else None
 
     def over_expected(self) -> float | None:
         """How the cost of what `balanced` drew compares with what its rule expects, in the mean: 1 is exact."""
@@ -108,6 +114,7 @@ def _add_answer(figures: Figures, outcome: Outcome, seen: Seen, asked: Sequence[
     cheapest = cheapest_feasible(outcome, seen)
     if cheapest is not None and seen.job.kind == "text":
         figures.compared_in_pusd += cost
+        figures.chosen_in_pusd += asked[-1].cost_in_pusd
         figures.cheapest_in_pusd += cheapest
 
 

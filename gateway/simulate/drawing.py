@@ -18,6 +18,8 @@ SPARE: Final = "spare"
 REQUESTS: Final = 80
 ENDPOINTS_MAX: Final = 8
 LEAST_CONTEXT_TOKENS: Final = 4_096
+PLAIN_PROMPT_TOKENS: Final = 4_096
+"""About the longest prompt of a world in which policies are compared."""
 FAULTS_MAX: Final = 0.3
 """How often an Endpoint fails at any time, at most."""
 PICO_PER_USD_PER_MILLION: Final = 1_000_000
@@ -91,7 +93,8 @@ def draw_world(seed: int, requests: int = REQUESTS, *, plain: bool = False) -> W
         endpoints[local.id] = local
         behaviours[local.id] = Behaviour(ttft_s=0.8, tokens_per_s=15.0, concurrency=4, retry_after="seconds")
     catalogue = _catalogue(dice, endpoints, plain=plain)
-    widest = max(endpoint.context_tokens or 0 for endpoint in endpoints.values())
+    # One enormous prompt that is cut and asked again would outweigh all the others.
+    widest = PLAIN_PROMPT_TOKENS if plain else max(one.context_tokens or 0 for one in endpoints.values())
     models = (MODEL,) if plain else (MODEL, SPARE, next(iter(endpoints)), "unheard-of")
     jobs = draw_jobs(Dice(seed, 2), models, requests, widest_tokens=widest, plain=plain)
     return World(seed=seed, catalogue=catalogue, behaviours=behaviours, jobs=jobs)
@@ -218,7 +221,7 @@ def _catalogue(dice: Dice, endpoints: dict[str, Endpoint], *, plain: bool) -> Ca
             fallback=(SPARE,) if others else (),
             upcast=not plain and dice.chance(0.1),
             rescue=plain or dice.chance(0.9),
-            hedge=not plain and dice.chance(0.15),
+            hedge=not plain and dice.chance(0.3),
             compress=not plain and dice.chance(0.1),
         ),
         SPARE: Route(name=SPARE, endpoints=spare, weights={name: shares[name] for name in spare}),

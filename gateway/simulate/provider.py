@@ -24,6 +24,8 @@ CONNECT_S: Final = 0.002
 """How long a refused connection takes."""
 REFUSAL_S: Final = 0.03
 """How long an answer with an error status takes."""
+PIECE_MAX_S: Final = 2.0
+"""A stream that goes on is never silent for longer."""
 MINUTE_S: Final = 60.0
 SLOW_FACTOR: Final = 5.0
 OVERLOAD_SHARE: Final = 0.5
@@ -255,11 +257,11 @@ class Provider:
         if behaviour.requests_per_min is not None:
             self._minute.append(now_s)
         received.served = True
-        script = self._write(body, received, job, dice, fault)
         slow = SLOW_FACTOR if behaviour.troubles and "slow" in self.troubles(now_s) else 1.0
         median_s = behaviour.slow_ttft_s if dice.chance(behaviour.slow_share) else behaviour.ttft_s
         ttft_s = dice.around(median_s, behaviour.spread) * slow
         seconds_per_token = slow / dice.around(behaviour.tokens_per_s, behaviour.spread / 2)
+        script = self._write(body, received, dice, fault, max(1, int(PIECE_MAX_S / seconds_per_token)))
         if request.stream:
             script.set_times(seconds_per_token)
             await asyncio.sleep(ttft_s)
@@ -345,8 +347,9 @@ class Provider:
             return Response(self, received, Script(status, headers, []), data)
         return Response(self, received, Script(status, headers, [Step(data, last=True)]))
 
-    def _write(self, body: _Body, received: Received, job: Job, dice: Dice, fault: Fault | None) -> Script:
+    def _write(self, body: _Body, received: Received, dice: Dice, fault: Fault | None, piece_max_tokens: int) -> Script:
         """All that it is going to say."""
+        job = self._jobs[received.job]
         prefilled = len(received.prefill)
         limits = (body.max_tokens, self.endpoint.max_output_tokens)
         wanted = max(0, job.output_tokens - prefilled // TOKEN_CHARS)
@@ -362,6 +365,7 @@ class Provider:
             reason="stop" if tokens == wanted else "length",
             input_tokens=received.input_tokens,
             says_done=self.behaviour.says_done,
+            piece_max_tokens=piece_max_tokens,
         )
         script = script_of(job, text, dice, fault, manner)
         received.before, received.after, received.cause = script.before, script.after, script.cause

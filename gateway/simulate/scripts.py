@@ -14,6 +14,8 @@ from providers.errors import TruncatedError
 PIECES_MAX: Final = 4
 RAGGED_SHARE: Final = 0.05
 """How often the bytes of a stream are cut anywhere, in the middle of a character too."""
+CLUMSY_SHARE: Final = 0.15
+"""How often a model that is to answer in JSON does not."""
 _BREAKS: Final = ("cut", "stall", "error_midway")
 _CAUSES: Final = (*_BREAKS, "page", "empty", "error_inside", "twice_garbled")
 
@@ -66,6 +68,8 @@ class Manner(Struct, frozen=True):
     """What the provider counted."""
     says_done: bool
     """A stream ends with a mark."""
+    piece_max_tokens: int
+    """A slow provider hands over less at a time, so that it is never silent for long."""
 
 
 def script_of(job: Job, text: str, dice: Dice, fault: Fault | None, manner: Manner) -> Script:
@@ -79,6 +83,8 @@ def script_of(job: Job, text: str, dice: Dice, fault: Fault | None, manner: Mann
         manner: How it is given.
     """
     before, after = _around(job, native_call=manner.native_call)
+    if before and not manner.native_call and dice.chance(CLUMSY_SHARE):
+        before = after = ""
     reason, input_tokens = manner.reason, manner.input_tokens
     cause = fault if fault in _CAUSES else ""
     tokens = -(-len(text) // TOKEN_CHARS)
@@ -91,7 +97,7 @@ def script_of(job: Job, text: str, dice: Dice, fault: Fault | None, manner: Mann
     if fault in ("page", "empty", "error_inside"):
         data = {"page": answers.PAGE, "empty": b"", "error_inside": answers.role_chunk() + answers.ERROR_CHUNK}[fault]
         return Script(200, _headers(fault, stream=True), [Step(data, last=True)], before, after, cause)
-    steps = _pieces(text, before, after, dice, call=call)
+    steps = _pieces(text, before, after, dice, manner.piece_max_tokens, call=call)
     if fault in _BREAKS:
         _break(steps, dice, fault)
         return Script(200, answers.STREAM_HEADERS, steps, before, after, cause)
@@ -121,9 +127,9 @@ def _headers(fault: Fault | None, *, stream: bool) -> Mapping[str, str]:
     return answers.STREAM_HEADERS if stream else answers.JSON_HEADERS
 
 
-def _pieces(text: str, before: str, after: str, dice: Dice, *, call: bool) -> list[Step]:
+def _pieces(text: str, before: str, after: str, dice: Dice, most_tokens: int, *, call: bool) -> list[Step]:
     tokens = -(-len(text) // TOKEN_CHARS)
-    count = max(1, min(tokens, dice.whole(1, PIECES_MAX)))
+    count = max(1, min(tokens, dice.whole(1, PIECES_MAX)), -(-tokens // most_tokens))
     size = -(-tokens // count) * TOKEN_CHARS
     steps: list[Step] = []
     for start in range(0, max(1, len(text)), size or 1):
