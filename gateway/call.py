@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from gateway.attempts import Attempt
 from gateway.upstream import Upstream
 from gateway.watch import Watch
@@ -22,7 +24,7 @@ from providers.errors import (
     TruncatedError,
 )
 from providers.json_values import count_structure
-from providers.messages import AnswerFailed, ChatRequest, ChoiceFinished, Event, UsageReported
+from providers.messages import AnswerFailed, ChatRequest, ChoiceFinished, Event
 
 ERROR_BODY_MAX_BYTES: Final = 64 * 1024
 BODY_MAX_BYTES: Final = 32 * 1024 * 1024
@@ -36,6 +38,7 @@ class Call:
     __slots__ = (
         "_after_finish_s",
         "_asked",
+        "_caller",
         "_decoder",
         "_left",
         "_response",
@@ -58,11 +61,13 @@ class Call:
         stream: bool,
         after_finish_s: float,
         unix_time_s: Callable[[], float],
+        caller: str = "",
     ) -> None:
         self.attempt = attempt
         self.stream = stream
         self.complete = False
         self._asked = asked
+        self._caller = caller
         self._upstream = upstream
         self._watch = watch
         self._after_finish_s = after_finish_s
@@ -97,6 +102,8 @@ class Call:
         try:
             wire = upstream.authorize(upstream.dialect.encode(self._asked, attempt.endpoint, stream=self.stream))
             attempt.adapted = wire.adapted
+            if attempt.endpoint.local:
+                wire = replace(wire, caller=self._caller)
             if upstream.signer is not None:
                 wire = await upstream.signer.sign(wire, now_unix_s=self._unix_time_s())
             watch.arm(limit_s, FirstTokenTimeoutError)
@@ -211,11 +218,11 @@ class Call:
     def _note_progress(self, events: list[Event]) -> None:
         """The provider goes on; once every choice is finished, only the end may still come, and soon."""
         self._watch.progress()
-        # While several choices run, the end of one may come before more of another.
-        if self._unfinished > 1 or type(events[-1]) in _MAY_FINISH:
-            self._unfinished -= sum(type(event) is ChoiceFinished for event in events)
-            if self._unfinished <= 0:
-                self._watch.arm(self._after_finish_s, StalledError)
+        for event in events:
+            if type(event) is ChoiceFinished:
+                self._unfinished -= 1
+                if self._unfinished == 0:
+                    self._watch.arm(self._after_finish_s, StalledError)
 
     async def _follow(self, elsewhere: AnswerElsewhereError) -> list[Event]:
         """Go on reading at a URL that the provider gave: once, and only where it is configured to leave answers."""
@@ -274,6 +281,3 @@ class _Allowance:
         self._structure -= count_structure(data)
         return self._size_bytes >= 0 and self._structure >= 0
 
-
-_MAY_FINISH = frozenset({ChoiceFinished, UsageReported})
-"""What the events of a last chunk end with."""
