@@ -41,7 +41,7 @@ _BY_CODE: Mapping[str, type[ProviderError]] = {
     "local_queue_deadline": OverloadedError,
     "local_not_ready": OverloadedError,
     "local_unknown_model": UnknownModelError,
-    "local_worker_crashed": ServerError,
+    "local_worker_crashed": OverloadedError,  # a 503: it is started again at once
 }
 
 

@@ -158,7 +158,7 @@ def test_a_line_that_is_none_is_garbled(line):
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        ("local_worker_crashed", ServerError),
+        ("local_worker_crashed", OverloadedError),
         ("local_queue_full", OverloadedError),
         ("context_length_exceeded", ContextLengthError),
         ("new", ServerError),
