@@ -98,7 +98,8 @@ async def test_a_body_over_20_mib_is_413(tmp_path):
 
 async def test_a_20_mb_prompt_is_answered(tmp_path):
     async with fake_provider() as provider:
-        async with running_gateway(openai_config(provider.base_url), tmp_path) as running:
+        config = openai_config(provider.base_url).replace("context_tokens: 32768", "context_tokens: 100000000")
+        async with running_gateway(config, tmp_path) as running:
             body = HUGE[:20_000_000] + b'"}]}'
             assert (await Client(running.url).post(body))[0] == 200
     assert len(provider.requests[0].body["messages"][0]["content"]) == 20_000_000 - HUGE.index(b"aaa")

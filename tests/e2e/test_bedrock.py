@@ -163,7 +163,10 @@ async def test_before_the_first_word_another_endpoint_answers(tmp_path, reply):
 async def test_an_exception_after_the_first_word_is_an_error_in_the_stream(tmp_path):
     frames = [*text_events("Hel")[:2], exception("throttlingException", "Too many tokens")]
     async with fake_bedrock(frames) as bedrock, fake_provider(says("From elsewhere.")) as other:
-        async with running_gateway(with_fallback(bedrock.base_url, other.base_url), tmp_path, KEYS) as running:
+        both = with_fallback(bedrock.base_url, other.base_url).replace(
+            "policy: ordered", "policy: ordered, rescue: false"
+        )
+        async with running_gateway(both, tmp_path, KEYS) as running:
             payloads, chunks, text = await stream_of(running.client, chat(stream=True))
     assert text == "Hel"
     assert chunks[-1]["error"]["code"] == "rate_limited"
@@ -184,7 +187,8 @@ async def test_a_refusal_reaches_the_client_in_its_class(tmp_path):
 @pytest.mark.parametrize("stream", [False, True])
 async def test_no_call_of_a_request_blocks_the_loop(tmp_path, stream):
     async with fake_bedrock(text_events(*["word "] * 50) if stream else answer({"text": "Hello."})) as bedrock:
-        async with running_gateway(config(bedrock.base_url), tmp_path, KEYS) as running:
+        roomy = config(bedrock.base_url).replace("context_tokens: 32768", "context_tokens: 1000000")
+        async with running_gateway(roomy, tmp_path, KEYS) as running:
             with blockbuster_ctx():
                 response = await running.client.post("/v1/chat/completions", json=chat("x" * 400_000, stream=stream))
     assert response.status_code == 200

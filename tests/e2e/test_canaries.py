@@ -8,8 +8,8 @@ import traceback
 import pytest
 
 from gateway.config.load import load
-from gateway.upstream import Upstream
 from gateway.errors import ConfigError
+from gateway.upstream import Upstream
 from tests.fakes.gateway import chat, running_gateway
 from tests.fakes.process import MIXGATE, served
 from tests.fakes.provider import fails, fake_provider, resets, says, stream_chunks, streams
@@ -179,7 +179,7 @@ async def test_a_fault_of_our_own_is_logged_without_keys(tmp_path, caplog, monke
 
     async with fake_provider() as provider:
         async with running_gateway(config(provider.base_url), tmp_path, ENV) as running:
-            upstream = running.gateway.live.snapshot.upstreams["straight/up"]
+            upstream = running.gateway.live.fleet().upstreams["straight/up"]
             for owner, name in (
                 (Upstream, "authorize"),
                 (type(upstream.dialect), "encode"),
@@ -195,5 +195,6 @@ async def test_a_fault_of_our_own_is_logged_without_keys(tmp_path, caplog, monke
     assert "Traceback" in caplog.text
     assert_clean("\n".join(logging.Formatter().format(r) for r in caplog.records if r.name.startswith("mixgate")))
     gateway = running.gateway
-    for thing in (gateway.live.snapshot.catalogue, gateway.live.snapshot, gateway.live.snapshot.authenticator):
+    fleet = gateway.live.fleet()
+    for thing in (fleet.catalogue, fleet, fleet.upstreams["straight/up"], gateway.live, gateway.live.authenticator):
         assert_clean(repr(thing), str(thing))

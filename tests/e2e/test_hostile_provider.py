@@ -42,27 +42,29 @@ FULL = bool(os.environ.get("MIXGATE_TEST_FULL"))
 GROWTH_MAX_BYTES = 64 * MIB
 BOMB_BYTES = (1024 if FULL else 96) * MIB
 CLIENT_LIMIT_S = 90
+MODELS = 100
+"""One for each attack: what came of the last one must not keep a gateway from trying the next."""
 BROKEN = {
     *("provider_garbled", "provider_error", "answer_truncated", "connect_failed", "provider_stalled"),
-    *("first_token_timeout", "context_length_exceeded", "invalid_request"),
+    *("connection_reset", "first_token_timeout", "context_length_exceeded", "invalid_request"),
 }
 
 
 def config(hostile, good, transport="http"):
-    """Model `m` at the hostile provider, and `g` at a good one."""
-    return "\n".join(
-        ["gateway: {host: 127.0.0.1}", "providers:"]
-        + [
-            f"  {name}: {{dialect: openai, base_url: '{url}', transport: {transport}, models: "
-            f"{{up: {{serves: {model}, context_tokens: 32768, capabilities: {{system: true}}}}}}}}"
-            for name, url, model in (("bad", hostile, "m"), ("good", good, "g"))
-        ]
-    )
+    """Models `m`, `m1`, `m2`, ... at the hostile provider, and `g` at a good one."""
+    names = {"bad": (hostile, ["m", *(f"m{number}" for number in range(1, MODELS))]), "good": (good, ["g"])}
+    lines = ["gateway: {host: 127.0.0.1}", "providers:"]
+    for name, (url, models) in names.items():
+        row = "context_tokens: 32768, capabilities: {system: true}"
+        lines += [f"  {name}: {{dialect: openai, base_url: '{url}', transport: {transport}, models: {{"]
+        lines += [f"    up-{model}: {{serves: {model}, {row}}}," for model in models]
+        lines += ["  }}"]
+    return "\n".join(lines)
 
 
-async def ask(client, *, stream, surface="/v1"):
+async def ask(client, *, stream, surface="/v1", model="m"):
     """Status, headers and what was said of the error: None where the answer is a good one."""
-    body = chat(stream=stream, stream_options={"include_usage": True}) if stream else chat()
+    body = {**chat(stream=stream, **({"stream_options": {"include_usage": True}} if stream else {})), "model": model}
     async with asyncio.timeout(CLIENT_LIMIT_S):
         response = await client.post(f"{surface}/chat/completions", json=body, timeout=CLIENT_LIMIT_S)
     text = response.text
@@ -95,13 +97,15 @@ class Attack:
         self.pid = process.process.pid
         self.provider = provider
         self.problems = []
+        self.runs = 0
 
     async def run(self, name, script, *, stream, surface="/v1"):
         """One hostile answer; what was wrong with the gateway's own goes to `problems`."""
         self.provider.script = script
         before = memory_bytes(self.pid, "VmRSS")
         reset_peak(self.pid)
-        response, error = await ask(self.client, stream=stream, surface=surface)
+        self.runs += 1
+        response, error = await ask(self.client, stream=stream, surface=surface, model=f"m{self.runs}")
         grown = memory_bytes(self.pid, "VmHWM") - before
         if grown >= GROWTH_MAX_BYTES:
             self.problems.append(f"{name}: {grown / MIB:.0f} MiB more memory")

@@ -79,7 +79,8 @@ async def test_what_the_library_raises_moves_a_request_on(tmp_path: Path, mode: 
     answer = await ask(tmp_path, mode, stream=stream)
     assert answer.status_code == 200
     assert answer.headers["x-mixgate-endpoint"] == "near/up"
-    assert answer.headers["x-mixgate-attempts"] == "2"
+    # What the library does not name is taken for a fault of the moment: it is asked once more.
+    assert answer.headers["x-mixgate-attempts"] == ("3" if mode == "odd" else "2")
 
 
 async def test_without_the_package_the_provider_is_off_and_others_answer(tmp_path: Path):

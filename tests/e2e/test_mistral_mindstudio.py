@@ -100,7 +100,7 @@ async def test_what_mistral_refuses_reaches_the_client_with_the_member_named(tmp
 async def test_mindstudio_gets_one_text_and_answers_one(tmp_path):
     async with fake_provider(answers({"output": {"content": "Salut"}})) as provider:
         async with running_gateway(config("mindstudio", provider.base_url), tmp_path, ENV) as gateway:
-            asked = chat(temperature=2, max_tokens=4000)
+            asked = chat(temperature=2, max_tokens=2500)
             asked["messages"].insert(0, {"role": "system", "content": "In French."})
             response = await gateway.client.post("/v1/chat/completions", json=asked)
     assert response.json()["choices"][0]["message"]["content"] == "Salut"
@@ -115,6 +115,15 @@ async def test_mindstudio_gets_one_text_and_answers_one(tmp_path):
         "preamble": "In French.",
         "ignorePreamble": False,
     }
+
+
+async def test_who_cannot_answer_at_the_length_that_is_asked_for_is_not_asked(tmp_path):
+    async with fake_provider(answers({"output": {"content": "Salut"}})) as provider:
+        async with running_gateway(config("mindstudio", provider.base_url), tmp_path, ENV) as gateway:
+            response = await gateway.client.post("/v1/chat/completions", json=chat(max_tokens=2501))
+    assert response.status_code == 400
+    assert "2500 tokens at most, 2501 were asked for" in response.json()["error"]["message"]
+    assert provider.requests == []
 
 
 async def test_a_stream_from_mindstudio_is_its_one_text_as_one_delta(tmp_path):

@@ -111,6 +111,7 @@ def serve(request, tmp_path):
             async with running_gateway(config, tmp_path, env, limits=limits) as running:
                 client = kind(running.url + path, key)
                 client.path = path
+                client.forget = running.forget
                 try:
                     yield client, provider
                 finally:
@@ -268,11 +269,11 @@ STATUS_ERRORS = {
         "context_length_exceeded",
     ),
     "401": (fails(401), openai.InternalServerError, "provider_credentials"),
-    "429": (fails(429, headers={"retry-after": "9"}), openai.RateLimitError, "rate_limited"),
+    "429": (fails(429, headers={"retry-after": "30"}), openai.RateLimitError, "rate_limited"),
     "500": (fails(500), openai.InternalServerError, "provider_error"),
     "503": (fails(503), openai.InternalServerError, "provider_overloaded"),
     "html": (fails(502, "<html>"), openai.InternalServerError, "provider_error"),
-    "reset": (resets(), openai.InternalServerError, "connect_failed"),
+    "reset": (resets(), openai.InternalServerError, "connection_reset"),
     "hang": (hangs(), openai.InternalServerError, "first_token_timeout"),
 }
 
@@ -282,6 +283,7 @@ async def test_a_provider_that_fails_raises_the_clients_own_exception(serve, rep
     limits = Limits(last_first_token_timeout_s=0.3, whole_timeout_s=0.3)
     async with serve(reply, limits=limits) as (client, _):
         for members in ({}, {"stream": True}):
+            client.forget()
             with pytest.raises(kind) as caught:
                 await client.call(completions, model="m", messages=HI, **members)
             error = caught.value
@@ -290,7 +292,7 @@ async def test_a_provider_that_fails_raises_the_clients_own_exception(serve, rep
             assert error.body["attempts"][0]["endpoint"] == "p0/up"
             assert error.request_id is None or isinstance(error.request_id, str)
     if code == "rate_limited":
-        assert error.response.headers["retry-after"] == "9"
+        assert error.response.headers["retry-after"] == "30"
 
 
 async def test_a_wrong_request_raises_the_clients_own_exception(serve):

@@ -114,6 +114,7 @@ async def test_no_text_in_a_body_leads_anywhere(tmp_path, dialect):
             with watched() as seen:
                 for place, payload in enumerate(everything[:: 1 if FULL and dialect == "openai" else SAMPLE]):
                     for body in bodies(payload, place):
+                        running.forget()
                         response = await running.client.post(PATH, json=body)
                         statuses[response.status_code] += 1
                         assert response.status_code != 500, response.text
@@ -135,6 +136,7 @@ async def test_a_schema_is_never_fetched(tmp_path, capabilities):
         async with running_gateway(config(provider.base_url, "openai", capabilities), tmp_path, KEYS) as running:
             with watched() as seen:
                 for payload in payloads(bird.port, str(tmp_path / "none"))[:: 1 if FULL else 6]:
+                    running.forget()
                     response = await running.client.post(PATH, json=with_schema(payload))
                     assert response.status_code in (200, 400, 502), response.text
         assert bird.connections == 0
@@ -213,10 +215,12 @@ async def test_a_provider_cannot_send_us_or_our_key_elsewhere(tmp_path, dialect)
         async with fake_provider(*replies) as provider:
             async with running_gateway(config(provider.base_url, dialect), tmp_path, KEYS) as running:
                 with watched() as seen:
-                    for place in range(len(replies)):
-                        response = await running.client.post(PATH, json=chat(stream=place % 2 == 1))
+                    while len(provider.requests) < len(replies):  # after some of them it is asked again at once
+                        running.forget()
+                        stream = len(provider.requests) % 2 == 1
+                        response = await running.client.post(PATH, json=chat(stream=stream))
                         assert response.status_code != 200, response.text
                         assert KEYS[f"KEY_{dialect.upper()}"] not in response.text + str(response.headers)
         assert (bird.connections, bird.received) == (0, b"")
         assert seen.addresses <= {address_of(provider.base_url), address_of(running.url)}
-        assert len(provider.requests) == len(replies)
+        assert len(provider.requests) in (len(replies), len(replies) + 1)

@@ -26,6 +26,10 @@ class Running:
     client: httpx.AsyncClient
     """Talks to it."""
 
+    def forget(self) -> None:
+        """Hold nothing against any provider of what it did so far."""
+        self.gateway.health.keep(())
+
 
 @asynccontextmanager
 async def running_gateway(
