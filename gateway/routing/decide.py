@@ -14,6 +14,7 @@ from gateway.routing.costs import cost_at, price_now
 from gateway.routing.eligible import Demand, demand_of, judge, judge_wishes, place_in
 from gateway.routing.policies import POLICIES, Entrants, mixed
 from gateway.routing.table import Row, Stage, Table
+from gateway.routing.usual import decide_usual
 
 # Handicaps, from the least to the worst; the sum decides before any policy does. UNVERIFIED (1) and LOCAL (1 << 12)
 # are in gateway.routing.table, because they are the same for every request.
@@ -72,6 +73,19 @@ def decide(
         draw: Uniform in [0, 1): all that is drawn is drawn from it.
         now_utc: For prices that depend on the time; without it those do not hold.
     """
+    plan = decide_usual(table, ask, observations.get, draw)
+    return plan if plan is not None else _decide(table, ask, observations, now_s, draw, now_utc)
+
+
+def _decide(
+    table: Table,
+    ask: Ask,
+    observations: Mapping[str, Observation],
+    now_s: float,
+    draw: float,
+    now_utc: datetime | None,
+) -> Plan:
+    """Whatever the request asks for, and however everybody is doing."""
     preferences = ask.preferences
     demand = demand_of(table, ask, now_utc)
     moment = _Moment(observations, now_s, preferences.sort)

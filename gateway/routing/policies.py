@@ -22,9 +22,13 @@ CAP_ASSUMED: Final = 64
 BEHIND: Final = 1e6
 """Further apart than any two keys of one tier can be: a key drawn from 53 bits lies well within +-1000."""
 
-_MULTIPLIER, _INCREMENT, _MASK = 6364136223846793005, 1442695040888963407, (1 << 64) - 1
+MULTIPLIER: Final = 6364136223846793005
+INCREMENT: Final = 1442695040888963407
+MASK: Final = (1 << 64) - 1
+"""Of the 64-bit linear congruential generator that all draws of a decision come from."""
 _MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-_UNIT: Final = 2.0**-53
+UNIT: Final = 2.0**-53
+"""From its upper 53 bits to a number below 1."""
 
 EXACTO: Final = ScoreWeights(cost=0, ttft=0, throughput=1, uptime=2, queue=0)
 """What answers well, and then fast: until somebody measures how well models call tools, uptime stands for it."""
@@ -46,8 +50,8 @@ class Entrants(Struct):
         """Numbers in (0, 1), endless, the same for the same seed (a 64-bit linear congruential generator)."""
         state = self.seed
         while True:
-            state = (state * _MULTIPLIER + _INCREMENT) & _MASK
-            yield (state >> 11 | 1) * _UNIT
+            state = (state * MULTIPLIER + INCREMENT) & MASK
+            yield (state >> 11 | 1) * UNIT
 
 
 Ranking: TypeAlias = tuple[Sequence[float], Sequence[float]]
@@ -57,9 +61,9 @@ Policy: TypeAlias = Callable[[Entrants], Ranking]
 
 def mixed(draw: float, stage: int) -> int:
     """The seed of a stage: SplitMix64's finish, so that draws that are close to each other lead far apart."""
-    state = (int(draw * (1 << 53)) + (stage + 1) * 0x9E3779B97F4A7C15) & _MASK
-    state = ((state ^ (state >> 30)) * _MIX_1) & _MASK
-    state = ((state ^ (state >> 27)) * _MIX_2) & _MASK
+    state = (int(draw * (1 << 53)) + (stage + 1) * 0x9E3779B97F4A7C15) & MASK
+    state = ((state ^ (state >> 30)) * _MIX_1) & MASK
+    state = ((state ^ (state >> 27)) * _MIX_2) & MASK
     return state ^ (state >> 31)
 
 

@@ -14,6 +14,7 @@ from gateway.routing.candidate import Exclusion
 from gateway.routing.costs import Tariff, tariff_of
 from providers.base import Capabilities, Endpoint
 
+BALANCED: Final = "balanced"
 UNBOUNDED: Final = 1 << 62
 """The size of what nobody knows the size of: nothing is too long for it."""
 ABILITIES: Final = {name: 1 << position for position, name in enumerate(Capabilities.__struct_fields__)}
@@ -78,6 +79,10 @@ class Table(Struct, frozen=True):
     rescue: bool
     upcast: bool
     hedge: bool
+    usual: bool = False
+    """Everybody has plain prices, and every stage is `balanced`: what `gateway.routing.usual` is for."""
+    roomy_tokens: int = 0
+    """Of a prompt and its answer with no more tokens than this, only the expected price depends on their number."""
 
 
 def prepare(routes: Sequence[Route], catalogue: Catalogue, off: Mapping[str, str]) -> Table:
@@ -105,6 +110,7 @@ def prepare(routes: Sequence[Route], catalogue: Catalogue, off: Mapping[str, str
         rows = tuple(_row(endpoint, route, catalogue, len(stages), fallback=fallback) for endpoint in endpoints)
         stages.append(_stage(route, rows))
     first = routes[0]
+    everybody = [row for stage in stages for row in stage.rows]
     return Table(
         route=first.name,
         stages=tuple(stages),
@@ -116,7 +122,14 @@ def prepare(routes: Sequence[Route], catalogue: Catalogue, off: Mapping[str, str
         rescue=first.rescue,
         upcast=first.upcast,
         hedge=first.hedge,
+        usual=all(stage.policy == BALANCED for stage in stages) and all(row.tariff.plain for row in everybody),
+        roomy_tokens=min(map(_roomy_tokens, everybody), default=0),
     )
+
+
+def _roomy_tokens(row: Row) -> int:
+    """No prompt is too long for it that is shorter; for the local worker the length decides how long to wait, too."""
+    return 0 if row.endpoint.local or not row.tariff.plain else row.context_tokens
 
 
 def _with_fallbacks(routes: Sequence[Route], catalogue: Catalogue) -> Iterator[tuple[Route, bool]]:
