@@ -191,7 +191,8 @@ class Answer:
             return False
         course = self._course
         attempt.ttft_s = course.loop.time() - attempt.started_s
-        rescuable = self._delivered is not None and self._rescue is None and course.turns.others
+        held = not self.stream or self._emulation is not None  # then another may still answer all of it
+        rescuable = course.turns.others and (held or (self._delivered is not None and self._rescue is None))
         call.arm_idle(course.limits.idle_s(attempt.endpoint, rescuable=rescuable))
         return True
 

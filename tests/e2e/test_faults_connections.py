@@ -69,7 +69,7 @@ async def test_a_whole_answer_that_breaks_is_asked_for_again(tmp_path, script):
 @pytest.mark.parametrize("stop_after", [0, 1, 30, 59])
 async def test_a_whole_answer_run_as_a_stream_is_whole_whatever_breaks(tmp_path, stop_after):
     script = tells(stop_after=stop_after, how="stall") if stop_after % 2 else tells(stop_after=stop_after)
-    limits = Limits(first_token_timeout_s=0.6, idle_timeout_s=0.6)
+    limits = Limits(first_token_timeout_s=0.6, rescue_idle_timeout_s=0.6)  # the client has nothing yet
     async with stage(tmp_path, script, tells(), route="policy: ordered, upcast: true", limits=limits) as on:
         response = await on.running.client.post("/v1/chat/completions", json=WHOLE)
         assert response.status_code == 200, response.text
