@@ -1,6 +1,7 @@
 """The model on this machine is killed, hangs or is full: somebody else answers, or a 503 says when to come back."""
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import signal
@@ -67,6 +68,15 @@ def worker(running):
     return running.gateway._local.worker_pid("tiny")
 
 
+def kill(pid):
+    """Kill it if it is there; whether it was."""
+    with contextlib.suppress(ProcessLookupError):
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+            return True
+    return False
+
+
 async def back_within(running, limit_s):
     """Until the local model answers again."""
     until_s = time.monotonic() + limit_s
@@ -91,9 +101,7 @@ async def test_a_worker_that_is_killed_is_stood_in_for_and_comes_back(tmp_path):
 async def test_without_anybody_else_a_killed_worker_is_a_503_with_a_time(tmp_path):
     async with local_gateway(tmp_path) as running:
         for _ in range(3):
-            pid = worker(running)
-            if pid is not None:
-                os.kill(pid, signal.SIGKILL)
+            kill(worker(running))
             told = await listen(running.client, {**ASK, "max_tokens": 5})
             if told.body:
                 assert told.status == 503
@@ -169,10 +177,8 @@ async def test_many_crashes_in_a_row_leave_the_model_off_for_a_while_and_others_
         until_s = time.monotonic() + 15
         crashes = 0
         while crashes < 3 and time.monotonic() < until_s:
-            pid = worker(running)
-            if pid is not None and running.gateway._local.models()[0].state == "ready":
-                os.kill(pid, signal.SIGKILL)
-                crashes += 1
+            if running.gateway._local.models()[0].state == "ready":
+                crashes += kill(worker(running))
             told = await listen(running.client, {**ASK, "max_tokens": 5})
             assert told.complete, told.body or told.payloads[-2:]
         told = await listen(running.client, ASK)
