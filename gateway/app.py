@@ -31,7 +31,7 @@ from gateway.server.run import serve as run_server
 from gateway.state.connection import FILE_NAME
 from gateway.state.store import Store
 from gateway.upstream import Upstream
-from local_backend.backend import LocalBackend, LocalModelSpec
+from local_backend.backend import LocalBackend, LocalModelSpec, LocalModelStatus
 from providers import DIALECTS
 from providers.aiohttp_transport import AiohttpTransport
 from providers.aws_signer import AwsSigner
@@ -154,13 +154,14 @@ class Gateway:
         if now_s >= self._off_until_s:
             self._off_until_s = now_s + LOCAL_STATUS_AGE_S
             fleet = self._fleet
-            off = off_endpoints(fleet.catalogue, self._local_off())
+            statuses = {status.name: status for status in self._local.models()}
+            off = off_endpoints(
+                fleet.catalogue, {name: status.reason for name, status in statuses.items() if not status.can_serve}
+            )
+            note_load(self.health, fleet.catalogue, statuses)
             if off != fleet.off:  # the same object means the same facts, to whoever keeps what follows from them
                 self._fleet = Fleet(fleet.catalogue, fleet.upstreams, off)
         return self._fleet
-
-    def _local_off(self) -> dict[str, str]:
-        return {status.name: status.reason for status in self._local.models() if not status.can_serve}
 
     def _local_status(self) -> dict[str, str]:
         """For anyone to read, so without the reasons that name files."""
@@ -195,6 +196,17 @@ def off_endpoints(catalogue: Catalogue, local_off: Mapping[str, str]) -> dict[st
         elif endpoint.local and endpoint.upstream_model in local_off:
             off[endpoint.id] = local_off[endpoint.upstream_model]
     return off
+
+
+def note_load(health: Health, catalogue: Catalogue, statuses: Mapping[str, LocalModelStatus]) -> None:
+    """Tell health how full each local model is, how much fits, and how long it takes to load where it is not loaded."""
+    for endpoint in catalogue.endpoints.values():
+        status = statuses.get(endpoint.upstream_model) if endpoint.local else None
+        if status is not None:
+            known = health.of(endpoint.id)
+            # What was sent by way of this Endpoint is counted there already.
+            unknown = max(0, status.running + status.waiting - known.in_flight)
+            known.note_capacity(unknown, status.slots + status.queue, status.start_s)
 
 
 def _local_models(catalogue: Catalogue) -> tuple[LocalModelSpec, ...]:

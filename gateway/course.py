@@ -52,6 +52,7 @@ class Course(Struct, frozen=True):
             stream=stream or (self.plan.upcast and endpoint.capabilities.streaming),
             after_finish_s=self.limits.after_finish_timeout_s,
             unix_time_s=self.unix_time_s,
+            caller=self.caller,
         )
 
     def limit_s(self, call: Call) -> float:
@@ -86,7 +87,7 @@ class Course(Struct, frozen=True):
             return
         failure: FailureKind | None = "cancelled" if outcome == "cancelled" else None
         if error is not None:
-            failure = blame or kind_of(error, committed=committed)
+            failure = blame or kind_of(error, committed=committed, local=attempt.endpoint.local)
         usage = attempt.usage
         result = Result(
             failure=failure,

@@ -35,7 +35,7 @@ class Observation(Struct, frozen=True, gc=False, omit_defaults=True):
     cap: int | None = None
     """The most Attempts at the same time that it was seen to bear (after a 429), or its slots and queue."""
     ttft_s: float | None = None
-    """Exponentially weighted mean of the time to the first token."""
+    """Exponentially weighted mean of the time to the first token; of a local model that must be loaded first, more."""
     tokens_per_s: float | None = None
     """Exponentially weighted mean of how fast it answers, once it does."""
     uptime: float | None = None

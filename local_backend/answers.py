@@ -19,10 +19,12 @@ class Exchange:
     Args:
         number: The exchange's number on the socket, which is also its Job's id.
         whole: The answer goes out in one piece, its text joined per choice.
+        caller: Whose request it is.
     """
 
-    def __init__(self, number: int, *, whole: bool) -> None:
+    def __init__(self, number: int, *, whole: bool, caller: str = "") -> None:
         self.number = number
+        self.caller = caller
         self.choices = 1
         self.logprobs = False
         self.input_tokens = 0

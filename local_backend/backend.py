@@ -33,6 +33,10 @@ BIG_MIN_BYTES: Final = 64 * 2**20
 SLOTS_MAX: Final = 16
 FILE_WATCH_S: Final = 5.0
 """How often a file that is missing is looked for."""
+PROCESS_START_S: Final = 0.3
+"""What a worker process takes to begin, before it loads its model."""
+READING_BYTES_PER_S: Final = 500 * 2**20
+"""How fast a model is loaded that was never loaded before, about."""
 
 _log = logging.getLogger("local_backend")
 _SCHEME: Final = "local:"
@@ -63,6 +67,14 @@ class LocalModelStatus(Struct, frozen=True, kw_only=True):
     file: str
     context_tokens: int
     slots: int
+    queue: int
+    """Places to wait in when all slots are taken."""
+    running: int
+    """Requests that have a slot."""
+    waiting: int
+    """Requests that wait for one, or for the model to be loaded."""
+    start_s: float
+    """How long the next request waits for the model to be loaded, about: 0 when it is there."""
     size_bytes: int | None
     description: str
 
@@ -83,6 +95,11 @@ class WireRequest(Protocol):
     @property
     def stream(self) -> bool:
         """Whether lines are wanted as they come."""
+        ...
+
+    @property
+    def caller(self) -> str:
+        """Whose request it is, in a word that says nothing else. The queue is fair to callers."""
         ...
 
 
@@ -195,9 +212,20 @@ class LocalBackend:
             file=str(self._paths[spec.name]),
             context_tokens=spec.context_tokens if facts is None else facts.context_tokens,
             slots=spec.slots if facts is None else facts.slots,
+            queue=QUEUE_MAX,
+            running=0 if supervisor is None else supervisor.running,
+            waiting=0 if supervisor is None else supervisor.waiting,
+            start_s=0.0 if supervisor is None else self._start_s(spec.name, supervisor),
             size_bytes=self._sizes.get(spec.name),
             description=description,
         )
+
+    def _start_s(self, name: str, supervisor: Supervisor) -> float:
+        """As long as the last time, or as long as reading a file of that size takes."""
+        if supervisor.state == "ready":
+            return 0.0
+        facts = supervisor.facts
+        return PROCESS_START_S + (self._sizes[name] / READING_BYTES_PER_S if facts is None else facts.load_s)
 
     async def send(self, request: WireRequest, *, connect_timeout_s: float) -> LocalResponse:  # noqa: ARG002  # the seam's
         """Ask a model. Returns once the first line is here (stream) or the whole body (not stream).
@@ -220,7 +248,12 @@ class LocalBackend:
                 param="messages",
             )
         await self._make_room(name)
-        return await supervisor.send(request.body, whole=not request.stream, deadline_s=_deadline_s(request.body))
+        return await supervisor.send(
+            request.body,
+            whole=not request.stream,
+            deadline_s=_deadline_s(request.body),
+            caller=request.caller,
+        )
 
     def _supervisor(self, name: str) -> Supervisor:
         supervisor = self._supervisors.get(name)

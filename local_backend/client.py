@@ -27,6 +27,8 @@ _refusals: Final = msgspec.json.Decoder(Refusal)
 _facts: Final = msgspec.json.Decoder(WorkerFacts)
 _stats: Final = msgspec.json.Decoder(WorkerStats)
 
+CALLER_MAX_CHARS: Final = 64
+"""Of the word that tells callers apart."""
 _EXCHANGES: Final = 2**32
 
 
@@ -189,7 +191,12 @@ class WorkerLink(asyncio.Protocol):
         if not exchange.head.done():
             exchange.head.set_result(response)
 
-    async def send(self, body: bytes, *, whole: bool, waited_s: float) -> LocalResponse:
+    @property
+    def waiting(self) -> int:
+        """Requests that wait in the worker's queue."""
+        return sum(exchange.waiting for exchange in self._exchanges.values())
+
+    async def send(self, body: bytes, *, whole: bool, waited_s: float, caller: str = "") -> LocalResponse:
         """Ask the worker. Returns once the first line is here, or the whole body if `whole`.
 
         Cancelling drops the request in the worker.
@@ -201,7 +208,7 @@ class WorkerLink(asyncio.Protocol):
         if transport is None:
             raise WorkerCrashedError("the local worker is gone", retry_after_s=1.0)
         self._number = number = (self._number + 1) % _EXCHANGES
-        head = _encoder.encode(ChatHead(whole=whole, waited_s=waited_s))
+        head = _encoder.encode(ChatHead(whole=whole, waited_s=waited_s, caller=caller[:CALLER_MAX_CHARS]))
         try:
             frame = encode_frame(Kind.CHAT, number, head + b"\n" + body)
         except FrameError as error:

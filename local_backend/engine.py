@@ -15,9 +15,10 @@ from msgspec import structs
 
 from local_backend import llama
 from local_backend.errors import ContextLengthError, EngineError, LocalError, QueueFullError
+from local_backend.fair_queue import FairQueue
 from local_backend.frames import WorkerStats
 from local_backend.jobs import Failed, Finished, Happening, Job, Sequence, Started, TextOut, sequences_of
-from local_backend.pace import Pace
+from local_backend.pace import Pace, bounded_wait_s
 from local_backend.sampling import Sampler, logprob_entry
 from local_backend.slots import Slot, place
 
@@ -37,7 +38,8 @@ class Engine:
         model: The loaded model.
         slots: How many choices run at once.
         context_tokens: Prompt and answer of one choice together.
-        queue: How many requests may wait.
+        queue: How many requests may wait. They get slots in turns of their callers; a full queue refuses whoever has
+            most in it.
         threads: CPU threads.
         sink: Told what happened after each step, from the engine's thread.
         abortable: Whether a cancelled prompt is worth interrupting a decode for (big models).
@@ -73,7 +75,9 @@ class Engine:
         self._slots = [Slot(number, []) for number in range(slots)]
         self._slot_uses = 0
         self._running: list[Sequence] = []
-        self._waiting: deque[Sequence] = deque()
+        self._waiting: FairQueue[list[Sequence]] = FairQueue()
+        self._seating: deque[Sequence] = deque()
+        """Choices of the one Job whose turn it is, for as long as not all of them have slots."""
         self._cancelled: set[int] = set()
         self._changed = threading.Condition()
         self._stopping = False
@@ -101,13 +105,21 @@ class Engine:
 
         Raises:
             ContextLengthError: Prompt and answer do not fit a slot.
-            QueueFullError: Too many wait, or the wait would outlast the Job's deadline.
+            QueueFullError: Too many wait, and this caller has no fewer of them than others; or the wait would outlast
+                the Job's deadline.
         """
         self._check_length(job)
+        expected_tokens = self._pace.expected_tokens(job.output_max_tokens)
+        cost_tokens = len(job.prompt) + job.choices * expected_tokens
+        choices = sequences_of(job)
+        for sequence in choices:
+            sequence.expected_tokens = expected_tokens
         with self._changed:
-            self._check_room(job)
-            self._waiting.extend(sequences_of(job))
+            outdone = None if self._has_slot_for_next() else self._make_room(job, cost_tokens)
+            self._waiting.push(job.caller, choices, cost_tokens)
             self._changed.notify()
+        if outdone is not None:
+            self._sink([outdone])
 
     def _check_length(self, job: Job) -> None:
         wanted = len(job.prompt) + job.output_max_tokens
@@ -119,57 +131,62 @@ class Engine:
                 param="messages",
             )
 
-    def _check_room(self, job: Job) -> None:
-        free = len(self._slots) - len(self._running)
-        if len(self._waiting) < free:
-            return
-        jobs = {sequence.job.id for sequence in self._waiting if sequence.leader is None}
-        wait_s = self._pace.wait_s(self._running, list(self._waiting), len(self._slots))
-        if len(jobs) - free >= self._queue:
-            raise QueueFullError(
-                f"the local model's queue is full ({self._queue} requests wait); ask again later",
-                retry_after_s=max(1.0, wait_s),
-            )
+    def _has_slot_for_next(self) -> bool:
+        waiting = len(self._seating) + sum(len(choices) for choices in self._waiting)
+        return waiting < len(self._slots) - len(self._running)
+
+    def _make_room(self, job: Job, cost_tokens: int) -> Failed | None:
+        """A place to wait in. Where that is taken from another caller's Job: the end of that one."""
+        ahead = [each for choices in self._waiting.ahead_of(job.caller, cost_tokens) for each in choices]
+        wait_s = self._pace.wait_s(self._running, [*self._seating, *ahead], len(self._slots))
         limit_s = WAIT_MAX_S if job.deadline_s is None else min(WAIT_MAX_S, job.deadline_s)
         if wait_s > limit_s:
             raise QueueFullError(
                 f"the local model would only get to this request in about {wait_s:.0f} s, which is too late",
-                retry_after_s=max(1.0, wait_s - limit_s),
+                retry_after_s=bounded_wait_s(wait_s - limit_s),
             )
+        free = len(self._slots) - len(self._running)
+        if len(self._waiting) - free < self._queue:
+            return None
+        everybody = [*self._seating, *(each for choices in self._waiting for each in choices)]
+        full = QueueFullError(
+            f"the local model's queue is full ({self._queue} requests wait); ask again later",
+            retry_after_s=bounded_wait_s(self._pace.wait_s(self._running, everybody, len(self._slots))),
+        )
+        outdone = self._waiting.give_way(job.caller)
+        if outdone is None:
+            raise full
+        return Failed(outdone[0].job.id, full)
 
     def cancel(self, job_id: int) -> bool:
         """Drop a Job wherever it is; nothing more is reported of it. True when it never got a slot."""
         with self._changed:
-            mine = [sequence for sequence in self._waiting if sequence.job.id == job_id]
-            self._waiting = deque(sequence for sequence in self._waiting if sequence.job.id != job_id)
+            self._seating = deque(each for each in self._seating if each.job.id != job_id)
+            waited = self._waiting.remove(lambda choices: choices[0].job.id == job_id) is not None
             running = {sequence.job.id for sequence in self._running}
             if job_id in running:
                 self._cancelled.add(job_id)
                 self._abort = self._abortable and running == {job_id}
-                return False
-            return bool(mine)
+            return waited
 
     def withdraw(self, job_id: int) -> bool:
         """Drop a Job if it still waits. False when it has a slot, or is over."""
         with self._changed:
-            if any(sequence.job.id == job_id for sequence in self._running):
-                return False
-            return self.cancel(job_id)
+            return self._waiting.remove(lambda choices: choices[0].job.id == job_id) is not None
 
     def waits(self, job_id: int) -> bool:
         """Whether a Job was not given a slot yet and there is none free for it."""
         with self._changed:
             free = len(self._slots) - len(self._running)
-            return any(each.job.id == job_id for each in list(self._waiting)[free:])
+            waits = any(choices[0].job.id == job_id for choices in self._waiting)
+            return waits and len(self._seating) + len(self._waiting) > free
 
     def stats(self) -> WorkerStats:
         """How things are. Counters are of the last finished step."""
         with self._changed:
-            running = {sequence.job.id for sequence in self._running}
-            waiting = {sequence.job.id for sequence in self._waiting}
             return WorkerStats(
                 running=len(self._running),
-                waiting=len(waiting - running),
+                waiting=len(self._waiting),
                 kv_running_tokens=sum(len(slot.tokens) for slot in self._slots if slot.busy),
                 kv_kept_tokens=sum(len(slot.tokens) for slot in self._slots if not slot.busy),
                 steps=self._steps,
@@ -196,7 +213,7 @@ class Engine:
         """Between two steps: drop what was cancelled, seat what waits. False when the engine is to stop."""
         happenings: list[Happening] = []
         with self._changed:
-            while not (self._running or self._waiting or self._stopping):
+            while not (self._running or self._waiting or self._seating or self._stopping):
                 self._changed.wait()
             if self._stopping:
                 return False
@@ -210,15 +227,14 @@ class Engine:
         return True
 
     def _seat(self, happenings: list[Happening]) -> None:
-        while self._waiting:
-            sequence = self._waiting[0]
+        while sequence := self._next():
             leader = sequence.leader
             if leader is not None and not leader.prompt_done and not leader.over:
                 return
             placement = place(sequence.job.prompt, self._slots)
             if placement is None:
                 return
-            self._waiting.popleft()
+            self._seating.popleft()
             slot = self._slots[placement.slot]
             self._fill(slot, placement.donor, placement.shared_tokens)
             self._slot_uses += 1
@@ -228,6 +244,12 @@ class Engine:
             self._admitted += 1
             if leader is None:
                 happenings.append(Started(sequence.job.id, placement.shared_tokens))
+
+    def _next(self) -> Sequence | None:
+        """The choice that gets the next slot. It is only now decided whose turn it is, if there is a slot at all."""
+        if not self._seating and len(self._running) < len(self._slots):
+            self._seating.extend(self._waiting.pop() or ())
+        return self._seating[0] if self._seating else None
 
     def _fill(self, slot: Slot, donor: int, shared_tokens: int) -> None:
         if donor == slot.id:
@@ -352,7 +374,7 @@ class Engine:
         """Under the lock: end Jobs with an error, running and waiting choices alike."""
         for sequence in [each for each in self._running if each.job.id in jobs]:
             self._drop(sequence)
-        self._waiting = deque(each for each in self._waiting if each.job.id not in jobs)
+        self._seating = deque(each for each in self._seating if each.job.id not in jobs)
         self._pressing = True
         happenings.extend(Failed(job, error) for job in sorted(jobs))
 
@@ -366,6 +388,7 @@ class Engine:
     def _release(self, sequence: Sequence) -> None:
         """Under the lock: the slot is free; what it holds stays for a later prompt that begins alike."""
         sequence.over = True
+        self._waiting.charge(sequence.job.caller, sequence.output_tokens - sequence.expected_tokens)
         self._slots[sequence.slot].busy = False
         self._running.remove(sequence)
         if sequence.sampler is not None:

@@ -74,6 +74,8 @@ class ChatHead(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The answer is wanted in one piece."""
     waited_s: float = 0.0
     """How much of the request's deadline is used up already."""
+    caller: str = ""
+    """Whose request it is, in a word that says nothing else: those of one caller wait in one lane."""
 
 
 class WorkerFacts(Struct, frozen=True, kw_only=True):

@@ -23,6 +23,8 @@ class Job(Struct, kw_only=True, eq=False, frozen=True):
     grammar: Grammar | None = None
     deadline_s: float | None = None
     """From arrival, for the decision whether waiting makes sense."""
+    caller: str = ""
+    """Whose it is: all Jobs of one caller wait in one lane."""
 
 
 class Sequence(Struct, kw_only=True, eq=False):
@@ -40,6 +42,8 @@ class Sequence(Struct, kw_only=True, eq=False):
     last: int = -1
     """The token sampled last, not in the KV cache yet."""
     output_tokens: int = 0
+    expected_tokens: int = 0
+    """How many of them its caller was charged for when it began to wait."""
     row: int = -1
     """Where in the current batch its logits are, or -1."""
     pending: list[int] = []

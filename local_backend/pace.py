@@ -10,6 +10,9 @@ STEP_TARGET_S: Final = 0.150
 PROMPT_MIN_TOKENS: Final = 16
 FIRST_PROMPT_TOKENS: Final = 128
 """How much prompt goes into a step before anything was measured."""
+RETRY_AFTER_MIN_S: Final = 1.0
+RETRY_AFTER_MAX_S: Final = 60.0
+"""The longest that a refused caller of the local model is told to stay away."""
 
 _LEARNING_RATE: Final = 0.25
 _LENGTH_LEARNING_RATE: Final = 0.1
@@ -46,6 +49,10 @@ class Pace:
         left_s = STEP_TARGET_S - (self._step_s if decoding else 0.0)
         return max(PROMPT_MIN_TOKENS, min(self._batch_max_tokens, int(left_s / self._prompt_token_s)))
 
+    def expected_tokens(self, output_max_tokens: int) -> int:
+        """How long an answer will be that may have so many tokens."""
+        return round(min(float(output_max_tokens), self._answer_tokens))
+
     def wait_s(self, running: Sequences[Sequence], waiting: Sequences[Sequence], slots: int) -> float:
         """How long a newcomer behind all of these will wait for a slot, about. 0 before anything was measured."""
         prompt = sum(len(each.job.prompt) for each in waiting if each.leader is None)
@@ -55,6 +62,11 @@ class Pace:
 
     def _left_tokens(self, sequence: Sequence) -> float:
         return max(1.0, min(float(sequence.job.output_max_tokens), self._answer_tokens) - sequence.output_tokens)
+
+
+def bounded_wait_s(wait_s: float) -> float:
+    """An estimated wait as a refused caller is told of it."""
+    return min(max(wait_s, RETRY_AFTER_MIN_S), RETRY_AFTER_MAX_S)
 
 
 def _blend(old: float, new: float, rate: float) -> float:

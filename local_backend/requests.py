@@ -92,6 +92,7 @@ def build_job(
     vocabulary: Vocabulary,
     *,
     context_tokens: int,
+    caller: str = "",
 ) -> Job:
     """The engine's Job. May take long with a schema: not for the event loop then.
 
@@ -114,6 +115,7 @@ def build_job(
         top_logprobs=min(body.top_logprobs or 0, vocabulary.size),
         grammar=grammar,
         deadline_s=body.deadline_s,
+        caller=caller,
     )
 
 

@@ -82,7 +82,7 @@ class WorkerProtocol(asyncio.Protocol):
     def _open(self, number: int, payload: bytes) -> None:
         head_bytes, _, data = payload.partition(b"\n")
         head = _head_decoder.decode(head_bytes)
-        exchange = self._exchanges[number] = Exchange(number, whole=head.whole)
+        exchange = self._exchanges[number] = Exchange(number, whole=head.whole, caller=head.caller)
         try:
             body = decode_body(data)
             if body.deadline_s is not None:
@@ -91,7 +91,7 @@ class WorkerProtocol(asyncio.Protocol):
                 exchange.deadline = self._loop.call_later(left_s, self._expire, exchange)
             segments = render(body, self._loaded.template)
             if len(data) <= INLINE_MAX_BYTES and not (wants_grammar(body) or body.logprobs):
-                self._queue(exchange, body, self._build(number, body, segments))
+                self._queue(exchange, self._build(exchange, body, segments))
                 return
         except LocalError as error:
             self._refuse(exchange, error)
@@ -103,9 +103,9 @@ class WorkerProtocol(asyncio.Protocol):
     async def _prepare(self, exchange: Exchange, body: ChatBody, segments: list[Segment]) -> None:
         """The long way, off the loop: a large prompt, a grammar, numpy's import."""
         try:
-            job = await self._loop.run_in_executor(self._preparing, self._build, exchange.number, body, segments)
+            job = await self._loop.run_in_executor(self._preparing, self._build, exchange, body, segments)
             if exchange.number in self._exchanges:
-                self._queue(exchange, body, job)
+                self._queue(exchange, job)
         except LocalError as error:
             self._refuse(exchange, error)
 
@@ -115,14 +115,17 @@ class WorkerProtocol(asyncio.Protocol):
         if error is not None:
             self._loop.call_exception_handler({"message": "a request could not be prepared", "exception": error})
 
-    def _build(self, number: int, body: ChatBody, segments: list[Segment]) -> Job:
+    def _build(self, exchange: Exchange, body: ChatBody, segments: list[Segment]) -> Job:
         prompt = self._loaded.template.tokenize(segments)
         vocabulary = self._loaded.model.vocabulary
-        return build_job(number, body, prompt, vocabulary, context_tokens=self._loaded.facts.context_tokens)
+        context_tokens = self._loaded.facts.context_tokens
+        return build_job(
+            exchange.number, body, prompt, vocabulary, context_tokens=context_tokens, caller=exchange.caller
+        )
 
-    def _queue(self, exchange: Exchange, body: ChatBody, job: Job) -> None:
+    def _queue(self, exchange: Exchange, job: Job) -> None:
         exchange.choices = job.choices
-        exchange.logprobs = bool(body.logprobs)
+        exchange.logprobs = job.logprobs
         exchange.input_tokens = len(job.prompt)
         self._engine.admit(job)
         exchange.queued = True

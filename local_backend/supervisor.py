@@ -66,12 +66,23 @@ class Supervisor:
         self._suspects = Suspects()
         self._ready_at_s: float | None = None
         self._next_start_at_s = 0.0
+        self._arriving = 0
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS_LINES)
 
     @property
     def busy(self) -> int:
         """Requests under way."""
         return 0 if self._link is None else self._link.busy
+
+    @property
+    def running(self) -> int:
+        """Requests that have a slot."""
+        return 0 if self._link is None else self._link.busy - self._link.waiting
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have no slot: in the worker's queue, or here until the model is loaded."""
+        return self._arriving + (0 if self._link is None else self._link.waiting)
 
     @property
     def pid(self) -> int | None:
@@ -127,7 +138,7 @@ class Supervisor:
         left_s = max(1.0, self._next_start_at_s - time.monotonic())
         raise NotReadyError(f"the local model {self.spec.name} does not run: {self.reason}", retry_after_s=left_s)
 
-    async def send(self, body: bytes, *, whole: bool, deadline_s: float | None) -> LocalResponse:
+    async def send(self, body: bytes, *, whole: bool, deadline_s: float | None, caller: str = "") -> LocalResponse:
         """Ask the model, waiting for it to start if need be.
 
         Raises:
@@ -140,8 +151,12 @@ class Supervisor:
                 "Change it, or use another model"
             )
         limit_s = BOOT_WAIT_MAX_S if deadline_s is None else min(BOOT_WAIT_MAX_S, deadline_s)
-        link = await self.wait_ready(limit_s)
-        return await link.send(body, whole=whole, waited_s=time.monotonic() - asked_at_s)
+        self._arriving += 1
+        try:
+            link = await self.wait_ready(limit_s)
+        finally:
+            self._arriving -= 1
+        return await link.send(body, whole=whole, waited_s=time.monotonic() - asked_at_s, caller=caller)
 
     def _set(self, state: State, reason: str) -> None:
         self.state, self.reason = state, reason

@@ -114,6 +114,8 @@ class WireRequest(Struct, frozen=True, kw_only=True):
     """Whether the answer's bytes are wanted as they come; otherwise the first `read` gives the whole body."""
     adapted: tuple[Adaptation, ...] = ()
     """What of the client's request does not reach the provider as it was asked."""
+    caller: str = ""
+    """Whose request it is, as a name that says nothing else; filled for the local worker alone, whose queue is fair."""
 
 
 class WireResponse(Protocol):

@@ -48,6 +48,7 @@ class EndpointHealth:
         "_breaker",
         "_cap",
         "_capacity",
+        "_cold_s",
         "_complaints",
         "_disabled_until_s",
         "_figures_until_s",
@@ -105,6 +106,7 @@ class EndpointHealth:
         self._restless_until_s = -inf
         self._waiting = 0
         self._capacity: int | None = None
+        self._cold_s = 0.0
         self._announced: Standing = "healthy"
         self._why = ""
         self._observation = UNOBSERVED
@@ -160,15 +162,16 @@ class EndpointHealth:
         self._restless_until_s = max(self._restless_until_s, now_s + LOOK_HOLDS_S + 1.0)
         self._fresh_until_s = -inf
 
-    def note_capacity(self, waiting: int, capacity: int | None) -> None:
+    def note_capacity(self, waiting: int, capacity: int | None, start_s: float = 0.0) -> None:
         """What a local worker says of itself.
 
         Args:
             waiting: Requests that wait there and are not counted as on their way here.
             capacity: Its slots and the places in its queue; None where unknown.
+            start_s: How long it takes to load its model first; 0 once it is there.
         """
-        if (waiting, capacity) != (self._waiting, self._capacity):
-            self._waiting, self._capacity = waiting, capacity
+        if (waiting, capacity, start_s) != (self._waiting, self._capacity, self._cold_s):
+            self._waiting, self._capacity, self._cold_s = waiting, capacity, start_s
             self._fresh_until_s = -inf
 
     # What others may know of it.
@@ -341,13 +344,18 @@ class EndpointHealth:
             weight,
             self.in_flight + self._waiting,
             _smaller(limit, self._capacity),
-            self.pace.ttft_s(now_s),
+            self._ttft_s(now_s),
             self.pace.tokens_per_s(now_s),
             self._uptime_share,
             self._latency,
             self._throughput,
         )
         return self._observation
+
+    def _ttft_s(self, now_s: float) -> float | None:
+        """What is usual there, and the time to load the model where that must be done first."""
+        usual_s = self.pace.ttft_s(now_s)
+        return usual_s if not self._cold_s else (usual_s or 0.0) + self._cold_s
 
     def _standing(self, now_s: float) -> tuple[Standing, float]:
         """What holds now, and until when. Of several reasons, the one that lasts longest."""

@@ -39,6 +39,7 @@ FailureKind = Literal[
     "client",
     "geo",
     "cancelled",
+    "full",
     "gateway",
 ]
 
@@ -68,12 +69,17 @@ _KINDS: Final[dict[type[MixgateError], FailureKind]] = {
 a stream that ended before anything came of it is a broken answer, the same behind the first content is `midstream`."""
 
 
-def kind_of(error: MixgateError, *, committed: bool) -> FailureKind:
+QUEUE_CODES: Final = frozenset({"local_queue_full", "local_queue_deadline"})
+"""Of a local worker that is well but has no place for this caller: others may have one, so nothing follows from it."""
+
+
+def kind_of(error: MixgateError, *, committed: bool, local: bool = False) -> FailureKind:
     """What an error says of the Endpoint.
 
     Args:
         error: What the Attempt ended with. What is no ProviderError is `gateway`: our own doing.
         committed: Whether content had been delivered. The Endpoint's own failures are `midstream` from then on.
+        local: Whether it was our own worker that said so.
     """
     kind: FailureKind = "gateway"
     for parent in type(error).__mro__:
@@ -81,6 +87,8 @@ def kind_of(error: MixgateError, *, committed: bool) -> FailureKind:
         if known is not None:
             kind = known
             break
+    if local and isinstance(error, ProviderError) and error.upstream_code in QUEUE_CODES:
+        return "full"
     return "midstream" if committed and kind in COUNTED else kind
 
 

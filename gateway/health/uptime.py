@@ -36,6 +36,7 @@ _COLUMNS: Final[dict[FailureKind, str]] = {
     "stall": "fail_timeout",
     "midstream": "fail_mid",
     "rate_limit": "rate_limited",
+    "full": "rate_limited",
     "context": "client_err",
     "unsupported": "client_err",
     "client": "client_err",

@@ -33,6 +33,7 @@ class Request(Struct, frozen=True):
     url: str
     body: bytes
     stream: bool
+    caller: str = ""
 
 
 class Answer(Struct):
@@ -70,10 +71,12 @@ class Asker:
         self.backend = backend
         self.name = name
 
-    def request(self, content: str | list[dict[str, Any]], *, stream: bool = True, **members: Any) -> Request:
+    def request(
+        self, content: str | list[dict[str, Any]], *, stream: bool = True, caller: str = "", **members: Any
+    ) -> Request:
         messages = [{"role": "user", "content": content}] if isinstance(content, str) else content
         body = {"model": self.name, "messages": messages, **members}
-        return Request(f"local:{self.name}", json.dumps(body).encode(), stream)
+        return Request(f"local:{self.name}", json.dumps(body).encode(), stream, caller)
 
     async def open(self, content: str | list[dict[str, Any]], **members: Any) -> Any:
         return await self.backend.send(self.request(content, **members), connect_timeout_s=5)

@@ -255,7 +255,7 @@ async def test_a_bad_file_is_refused_in_words_before_native_code_sees_it(tmp_pat
 
 class _Plain:
     def __init__(self, url: str, body: bytes) -> None:
-        self.url, self.body, self.stream = url, body, False
+        self.url, self.body, self.stream, self.caller = url, body, False, ""
 
 
 async def test_without_the_extra_the_models_are_off_and_say_what_to_do(tmp_path, monkeypatch):

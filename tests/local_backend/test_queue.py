@@ -126,3 +126,76 @@ async def test_a_hopeless_wait_is_refused_before_the_deadline(run, endless):
         answer = await demo.ask("Hello", deadline_s=0.001)
         assert answer.status == 503
         await drop(tasks)
+
+
+async def test_a_full_queue_makes_room_for_who_has_less_in_it_and_who_has_most_is_refused(run, endless):
+    async with run(slots=1) as demo:
+        await demo.backend.wait_ready("demo")
+        noisy = await opened(demo, 1 + QUEUE, endless, caller="noisy")
+        await demo.settled(lambda stats: (stats.running, stats.waiting) == (1, QUEUE))
+        more = await demo.ask("Me again", caller="noisy")
+        assert (more.status, more.error["code"]) == (503, "local_queue_full")
+        assert 1 <= int(more.headers["retry-after"]) <= 60
+        quiet = await opened(demo, 2, endless, caller="quiet")
+        async with asyncio.timeout(20):
+            outdone = [await task for task in noisy[-2:]]  # the newest of whoever has most
+        for answer in outdone:
+            assert (answer.status, int(answer.headers["retry-after"]) >= 1) == (503, True)
+        noisy = noisy[:-2]
+        assert (await demo.settled(lambda stats: stats.waiting == QUEUE)).running == 1
+        assert not any(task.done() for task in noisy[1:])
+        await drop([*noisy, *quiet])
+        await demo.settled(lambda stats: (stats.running, stats.waiting) == (0, 0))
+
+
+async def test_callers_take_turns_for_the_slot(run):
+    async with run(slots=1) as demo:
+        await demo.backend.wait_ready("demo")
+        began = []
+
+        async def ask(caller):
+            response = await demo.open("Tell me a joke", temperature=0, max_tokens=30, caller=caller)
+            began.append(caller)
+            while await response.read():
+                pass
+
+        async with asyncio.TaskGroup() as group:
+            for caller in ["noisy"] * 12 + ["quiet"] * 4:
+                group.create_task(ask(caller))
+        last_quiet = len(began) - began[::-1].index("quiet")
+        assert began.count("quiet") == 4
+        assert last_quiet <= 10  # of 16: not behind the twelve that came before
+
+
+async def test_a_wait_is_estimated_by_callers(run, endless):
+    """What somebody else has piled up is no reason to refuse who has a deadline and nothing waiting."""
+    async with run(slots=1, context_tokens=8192) as demo:
+        await demo.backend.wait_ready("demo")
+        for _ in range(3):
+            await demo.ask("Tell me a story", temperature=0)
+        noisy = await opened(demo, 1 + QUEUE, endless, caller="noisy")
+        await demo.settled(lambda stats: stats.waiting == QUEUE and stats.generated_tokens > 300)
+        quiet = asyncio.get_running_loop().create_task(demo.open("Hello", caller="quiet", max_tokens=20, deadline_s=20))
+        await demo.settled(lambda stats: stats.waiting == QUEUE)
+        await drop(noisy[:1])
+        response = await asyncio.wait_for(quiet, 20)
+        assert response.status == 200
+        response.close()
+        await drop(noisy[1:])
+
+
+async def test_its_state_says_how_full_it_is(run, endless):
+    async with run(slots=2) as demo:
+        (before,) = demo.backend.models()
+        assert before.start_s > 0
+        await demo.backend.wait_ready("demo")
+        (idle,) = demo.backend.models()
+        assert (idle.running, idle.waiting, idle.slots, idle.queue, idle.start_s) == (0, 0, 2, QUEUE, 0.0)
+        tasks = await opened(demo, 5, endless)
+        await demo.settled(lambda stats: (stats.running, stats.waiting) == (2, 3))
+        (busy,) = demo.backend.models()
+        assert (busy.running, busy.waiting) == (2, 3)
+        await drop(tasks)
+        await demo.settled(lambda stats: stats.running == 0)
+        (idle,) = demo.backend.models()
+        assert (idle.running, idle.waiting) == (0, 0)

@@ -69,7 +69,7 @@ def test_a_good_answer_in_between_starts_the_count_again():
         driver.now_s += 7.0  # or half of ten within a minute would do it
 
 
-@pytest.mark.parametrize("kind", ["cancelled", "context", "unsupported", "client", "geo", "gateway"])
+@pytest.mark.parametrize("kind", ["cancelled", "context", "unsupported", "client", "geo", "full", "gateway"])
 def test_what_is_not_its_fault_is_never_held_against_it(kind):
     driver = Driver()
     for _ in range(50):
@@ -180,7 +180,7 @@ def test_a_failed_probe_opens_it_again_for_longer(kind):
     assert driver.seen().standing == "probing"  # two in a row are needed, and one was before the failure
 
 
-@pytest.mark.parametrize("kind", ["cancelled", "client", "context", "unsupported", "geo", "gateway"])
+@pytest.mark.parametrize("kind", ["cancelled", "client", "context", "unsupported", "geo", "full", "gateway"])
 def test_a_probe_without_a_verdict_gives_its_permit_back(kind):
     driver = Driver().open().wait_until_due()
     assert driver.ask(failed(kind)) is Permit.PROBE

@@ -41,6 +41,13 @@ def test_our_own_refusals_are_ours():
     assert kind_of(RestingError("nobody"), committed=True) == "gateway"
 
 
+@pytest.mark.parametrize("code", ["local_queue_full", "local_queue_deadline"])
+def test_a_full_local_queue_is_no_failure_and_a_provider_that_says_the_same_is(code):
+    assert kind_of(errors.OverloadedError("full", upstream_code=code), committed=False, local=True) == "full"
+    assert kind_of(errors.OverloadedError("full", upstream_code=code), committed=False) == "overload"
+    assert kind_of(errors.OverloadedError("it loads"), committed=False, local=True) == "overload"
+
+
 def test_no_class_of_the_tree_is_forgotten():
     def below(parent):
         return {parent}.union(*map(below, parent.__subclasses__()))

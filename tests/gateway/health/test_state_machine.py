@@ -27,6 +27,7 @@ KINDS = (
     "client",
     "geo",
     "cancelled",
+    "full",
     "gateway",
 )
 RETRY_AFTER = st.none() | st.sampled_from([0.0, -1.0, 0.4, 2.0, 7.0, 299.0, 1e9])

@@ -13,6 +13,7 @@ COLUMNS = {
     "stall": "fail_timeout",
     "midstream": "fail_mid",
     "rate_limit": "rate_limited",
+    "full": "rate_limited",
     "context": "client_err",
     "unsupported": "client_err",
     "client": "client_err",
