@@ -202,7 +202,8 @@ def _repeats(outcome: Outcome) -> Iterator[str]:
 
 
 def _cool_downs(outcome: Outcome) -> Iterator[str]:
-    """Nobody is asked before the time that its last 429 named."""
+    """Nobody is asked before the time that its last 429 named, but to repair what it has just answered."""
+    repairs = _repairs(outcome)
     until_s: dict[str, float] = {}
     told = sorted(
         (received.ended_s or 0.0, received.endpoint, received.stay_away_s)
@@ -216,8 +217,22 @@ def _cool_downs(outcome: Outcome) -> Iterator[str]:
             until_s[endpoint] = max(until_s.get(endpoint, 0.0), at_s + min(away_s, RETRY_AFTER_MAX_S))
             place += 1
         early_s = until_s.get(received.endpoint, 0.0) - received.at_s
-        if early_s > _EARLY_S:
+        if early_s > _EARLY_S and received.place not in repairs:
             yield f"{received.endpoint} was asked {early_s:.2f} s before the end of its Retry-After"
+
+
+def _repairs(outcome: Outcome) -> set[int]:
+    """The places of requests that ask an Endpoint to mend its own answer."""
+    asked: dict[int, list[int]] = defaultdict(list)
+    for received in outcome.received:
+        asked[received.job].append(received.place)
+    return {
+        place
+        for seen in outcome.seen
+        if seen.answer is not None
+        for one, place in zip(seen.answer.attempts, asked[seen.job.number], strict=False)
+        if one.why == "repair"
+    }
 
 
 _HEAD_S: Final = 0.031
