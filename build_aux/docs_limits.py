@@ -47,6 +47,7 @@ SECTIONS = (
             "gateway/routing/eligible.py",
             "gateway/routing/policies.py",
             "gateway/overflow.py",
+            "gateway/targets.py",
             "gateway/routing/preferences.py",
             "gateway/routing/plugins.py",
             "gateway/routing/compression.py",
