@@ -4,70 +4,48 @@ Everything that the decision depends on is gathered here and passed in, so that 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.answer import Answer
-from gateway.attempts import ATTEMPTS_MAX, NO_HINTS, RETRYING_CLIENT_ATTEMPTS_MAX, Hints, Limits
-from gateway.config.catalogue import Catalogue, Route
+from gateway.attempts import ATTEMPTS_MAX, NO_HINTS, RETRYING_CLIENT_ATTEMPTS_MAX, Attempt, Hints, Limits
 from gateway.course import Course
 from gateway.errors import CapabilityError, NoEndpointError
-from gateway.explain.record import Rescued
+from gateway.explain.record import Ending, Rescued
 from gateway.explain.trace import Sink, Trace
 from gateway.fleet import Fleet
 from gateway.health import Health, HedgeBudget
 from gateway.observation import Observation
 from gateway.overflow import TOO_LONG, Counters, doubtful, shorten, too_long
-from gateway.routing.ask import Ask
+from gateway.routing.ask import NO_PREFERENCES, Ask, Preferences
 from gateway.routing.candidate import Plan
 from gateway.routing.compression import Compressed
 from gateway.routing.decide import decide
+from gateway.routing.eligible import OUTPUT_MIN_TOKENS
 from gateway.routing.needs import count_images, needs
 from gateway.routing.parameters import Losses, find_losses
 from gateway.routing.plugins import read_plugins
-from gateway.routing.preferences import (
-    check_user,
-    parameters_of,
-    read_preferences,
-    read_session,
-    requested_names,
-    split_suffix,
-)
-from gateway.routing.resolve import resolve
-from gateway.routing.table import Table, prepare
+from gateway.routing.preferences import check_user, parameters_of, read_preferences, read_session
+from gateway.routing.table import Table
 from gateway.routing.warmth import Warmth, conversation_key, tokens_warmed
+from gateway.targets import Target, Targets
 from gateway.turns import Turns
 from providers.base import Endpoint
 from providers.errors import MixgateError
 from providers.messages import ChatRequest, Usage
-from providers.tokens import estimate_request
+from providers.tokens import estimate_request, guess_by_size, most_by_size, plain_size
 
 EXCLUSIONS_SHOWN_MAX: Final = 8
 OPERATOR_MUST_ACT: Final = frozenset({"off", "retired", "disabled"})
 """Exclusions that no other request could get around."""
-TARGETS_MAX: Final = 4096
-"""Combinations of names asked for whose Tables are kept."""
 USUAL_OUTPUT_TOKENS: Final = 300
 """Of an answer, before a Route has had any."""
 USUAL_WEIGHT: Final = 0.05
 """What one more answer counts for in the mean length of a Route's answers."""
-
-
-class Target(Struct, frozen=True):
-    """What a combination of names stands for, worked out once."""
-
-    names: tuple[str, ...]
-    routes: tuple[Route, ...]
-    suffix: str | None
-    table: Table
-    ids: tuple[str, ...]
-    """Of the Table's Endpoints."""
-    limits: Limits
 
 
 class Decision(Struct, frozen=True):
@@ -81,12 +59,34 @@ class Decision(Struct, frozen=True):
     observations: Mapping[str, Observation]
     now_s: float
     unix_s: float
+    now_utc: datetime | None
+    """The same, where a price depends on the time of day."""
     draw: float
     plan: Plan
     session: str | None = None
     conversation: bytes | None = None
     """What it is remembered by, where a prompt cache could serve it."""
     compressed: Compressed | None = None
+
+
+class Origin(Struct, frozen=True, gc=False):
+    """Where a request comes from, for its record."""
+
+    caller: str = "local"
+    """Whose request it is, by name."""
+    surface: str = ""
+    """The API by which it came."""
+    generation_id: str = ""
+
+
+class _Wishes(Struct, frozen=True, gc=False):
+    """What a client says of routing."""
+
+    preferences: Preferences
+    session: str | None
+
+
+_NO_WISHES: Final = _Wishes(NO_PREFERENCES, None)
 
 
 class Engine:
@@ -110,15 +110,12 @@ class Engine:
         sink: Sink | None = None,
     ) -> None:
         self.health = health
-        self._limits = limits or Limits()
+        self._targets = Targets(limits or Limits())
         self._unix_time_s = unix_time_s
         self._draw = draw
         self.sink = sink
         """Where the record of each request goes, if anywhere."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._catalogue: Catalogue | None = None
-        self._off: Mapping[str, str] = {}
-        self._targets: dict[str | tuple[str, ...], Target] = {}
         self._usual_output: dict[str, float] = {}
         self._hedges = HedgeBudget()
         self._warmth = Warmth()
@@ -150,46 +147,23 @@ class Engine:
             MixgateError: No such model, nothing on to serve it, or nothing that can do what is asked.
         """
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        decision = self._decide(request, fleet, loop.time(), hints, caller)
+        origin = Origin(caller, surface, generation_id)
+        target = self._targets.find(request, fleet)
+        try:
+            wishes = _read_wishes(request, target, hints)
+        except MixgateError as senseless:
+            # What would have been decided without these wishes is what there is to say of it.
+            refused = self._decide(request, target, fleet, loop.time(), _NO_WISHES, caller)
+            self._leave(refused, origin, (), "failed", senseless.code)
+            raise
+        decision = self._decide(request, target, fleet, loop.time(), wishes, caller)
         if decision.plan.excluded and any(one.code == TOO_LONG for one in decision.plan.excluded):
             decision = await self._make_fit(decision, fleet)
-        plan, limits = decision.plan, decision.target.limits
-        if not plan.candidates and not plan.resting:
-            raise _refusal(decision, fleet)
-        total_s = limits.total_timeout_s
-        if hints.total_timeout_s is not None:
-            total_s = min(total_s, hints.total_timeout_s)
-        budget = self.health.retries_of(plan.route)
-        turns = Turns(
-            plan,
-            self.health,
-            budget,
-            now_s=decision.now_s,
-            total_s=total_s,
-            draw=decision.draw,
-            attempts_max=RETRYING_CLIENT_ATTEMPTS_MAX if hints.retries else ATTEMPTS_MAX,
-        )
-
-        def end(answer: Answer) -> None:
-            turns.end()
-            self._note_end(answer, decision, caller, surface, generation_id)
-
-        course = Course(
-            plan=plan,
-            turns=turns,
-            fleet=fleet,
-            health=self.health,
-            limits=limits,
-            deadline_s=decision.now_s + total_s,
-            prompt_tokens=decision.ask.prompt_tokens,
-            unix_time_s=self._unix_time_s,
-            loop=loop,
-            task=task,
-            caller=caller,
-            hedges=self._hedges,
-            ended=end,
-        )
-        return Answer(decision.request, course, decision.compressed)
+        if not decision.plan.candidates and not decision.plan.resting:
+            error = _refusal(decision, fleet)
+            self._leave(decision, origin, (), "failed", error.code)
+            raise error
+        return Answer(decision.request, self._course(decision, fleet, origin, hints, loop, task), decision.compressed)
 
     def explain(
         self, request: ChatRequest, fleet: Fleet, *, hints: Hints = NO_HINTS, caller: str = "local"
@@ -200,28 +174,78 @@ class Engine:
             MixgateError: No such model, or a wish that makes no sense.
         """
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        return self._decide(request, fleet, loop.time(), hints, caller)
+        target = self._targets.find(request, fleet)
+        return self._decide(request, target, fleet, loop.time(), _read_wishes(request, target, hints), caller)
 
-    def _decide(self, request: ChatRequest, fleet: Fleet, now_s: float, hints: Hints, caller: str) -> Decision:
-        target = self._target(request, fleet)
-        route = target.table.route
-        check_user(request)
-        session = read_session(request, hints.session)
-        preferences = read_preferences(request, target.suffix)
-        prompt_tokens = estimate_request(request)
+    def _course(
+        self,
+        decision: Decision,
+        fleet: Fleet,
+        origin: Origin,
+        hints: Hints,
+        loop: asyncio.AbstractEventLoop,
+        task: asyncio.Task[Any] | None,
+    ) -> Course:
+        """What the Answer to a request is made by."""
+        plan, limits, now_s = decision.plan, decision.target.limits, decision.now_s
+        total_s = limits.total_timeout_s
+        if hints.total_timeout_s is not None:
+            total_s = min(total_s, hints.total_timeout_s)
+        turns = Turns(
+            plan,
+            self.health,
+            self.health.retries_of(plan.route),
+            now_s=now_s,
+            total_s=total_s,
+            draw=decision.draw,
+            attempts_max=RETRYING_CLIENT_ATTEMPTS_MAX if hints.retries else ATTEMPTS_MAX,
+        )
+
+        def end(answer: Answer) -> None:
+            turns.end()
+            self._note_end(answer, decision, origin)
+
+        return Course(
+            plan=plan,
+            turns=turns,
+            fleet=fleet,
+            health=self.health,
+            limits=limits,
+            deadline_s=now_s + total_s,
+            prompt_tokens=decision.ask.prompt_tokens,
+            unix_time_s=self._unix_time_s,
+            loop=loop,
+            task=task,
+            caller=origin.caller,
+            hedges=self._hedges,
+            ended=end,
+        )
+
+    def _decide(
+        self, request: ChatRequest, target: Target, fleet: Fleet, now_s: float, wishes: _Wishes, caller: str
+    ) -> Decision:
+        table = target.table
+        route, preferences, session = table.route, wishes.preferences, wishes.session
+        output_tokens = request.output_limit_tokens
+        size_bytes, count = plain_size(request), len(request.messages)
+        room = table.roomy_tokens - (output_tokens or OUTPUT_MIN_TOKENS)
+        if size_bytes is not None and most_by_size(size_bytes, count) <= room:
+            prompt_tokens = guess_by_size(size_bytes, count)
+        else:
+            prompt_tokens = estimate_request(request)
         conversation = conversation_key(
             request, caller=caller, model=route, session=session, prompt_tokens=prompt_tokens
         )
         warm = None if conversation is None else self._warmth.find(conversation, now_s)
         ask = Ask(
-            needed=needs(request),
+            needed=needs(request, plain=size_bytes is not None),
             prompt_tokens=prompt_tokens,
-            output_tokens=request.output_limit_tokens,
+            output_tokens=output_tokens,
             expected_output_tokens=round(self._usual_output.get(route, USUAL_OUTPUT_TOKENS)),
-            images=count_images(request),
+            images=0 if size_bytes is not None else count_images(request),
             stream=bool(request.stream),
             parameters=parameters_of(request) if preferences.require_parameters else (),
-            losses=_losses(request, target.table, fleet) if preferences.require_parameters else (),
+            losses=_losses(request, table, fleet) if preferences.require_parameters else (),
             preferences=preferences,
             warm_endpoint=None if warm is None else warm[0],
             warm_tokens=0 if warm is None else min(warm[1], prompt_tokens),
@@ -229,9 +253,10 @@ class Engine:
         observe = self.health.observe
         observations = {name: observe(name, now_s) for name in target.ids}
         draw, unix_s = self._draw(), self._unix_time_s()
-        plan = decide(target.table, ask, observations, now_s=now_s, draw=draw, now_utc=_utc(unix_s))
+        now_utc = datetime.fromtimestamp(unix_s, tz=UTC) if target.timed else None
+        plan = decide(table, ask, observations, now_s=now_s, draw=draw, now_utc=now_utc)
         return Decision(
-            request, target.names, target, ask, observations, now_s, unix_s, draw, plan, session, conversation
+            request, target.names, target, ask, observations, now_s, unix_s, now_utc, draw, plan, session, conversation
         )
 
     def _decide_again(self, decision: Decision, ask: Ask) -> Decision:
@@ -242,7 +267,7 @@ class Engine:
             decision.observations,
             now_s=decision.now_s,
             draw=decision.draw,
-            now_utc=_utc(decision.unix_s),
+            now_utc=decision.now_utc,
         )
         return replace(decision, ask=ask, plan=plan)
 
@@ -264,70 +289,60 @@ class Engine:
         ask = replace(decision.ask, prompt_tokens=estimate_request(compressed.request))
         return replace(self._decide_again(decision, ask), request=compressed.request, compressed=compressed)
 
-    def _target(self, request: ChatRequest, fleet: Fleet) -> Target:
-        """The Routes asked for and their Table, kept for as long as nothing that they depend on changes."""
-        if fleet.catalogue is not self._catalogue or fleet.off is not self._off:
-            self._catalogue, self._off = fleet.catalogue, fleet.off
-            self._targets.clear()
-        key = request.model if not request.models else (request.model, *request.models)
-        target = self._targets.get(key)
-        if target is None:
-            target = self._find(requested_names(request), fleet)
-            if len(self._targets) >= TARGETS_MAX:
-                self._targets.clear()
-            self._targets[key] = target
-        return target
-
-    def _find(self, names: tuple[str, ...], fleet: Fleet) -> Target:
-        catalogue = fleet.catalogue
-        routes = tuple(resolve(name, catalogue) for name in names)
-        base, suffix = split_suffix(names[0])
-        if suffix is not None and catalogue.find_route(base) != routes[0]:
-            suffix = None  # it is a part of the name after all
-        table = prepare(routes, catalogue, fleet.off)
-        changes = {
-            name: value for name, value in msgspec.structs.asdict(routes[0].timeouts).items() if value is not None
-        }
-        limits = msgspec.structs.replace(self._limits, **changes) if changes else self._limits
-        return Target(names, routes, suffix, table, tuple(row.id for row in table.merged.rows), limits)
-
-    def _note_end(self, answer: Answer, decision: Decision, caller: str, surface: str, generation_id: str) -> None:
+    def _note_end(self, answer: Answer, decision: Decision, origin: Origin) -> None:
         """Learn from an answer, and leave its record."""
-        attempts = answer.attempts
-        if answer.complete and answer.attempt is not None and answer.attempt.usage is not None:
-            self._learn(decision, answer.attempt.endpoint, answer.attempt.usage)
+        attempt, failure, rescued = answer.attempt, answer.failure, answer.rescued
+        if answer.complete and attempt is not None and attempt.usage is not None:
+            self._learn(decision, attempt.endpoint, attempt.usage)
+        self._leave(
+            decision,
+            origin,
+            answer.attempts,
+            "ok" if answer.complete else "cancelled" if failure is None else "failed",
+            None if failure is None else failure.code,
+            None if rescued is None else Rescued(rescued.by, rescued.cut, rescued.continued, rescued.after_chars),
+        )
+
+    def _leave(
+        self,
+        decision: Decision,
+        origin: Origin,
+        attempts: Sequence[Attempt],
+        outcome: Ending,
+        code: str | None,
+        rescued: Rescued | None = None,
+    ) -> None:
+        """Leave the record of a request that is over."""
         if self.sink is None:
             return
-        failure, rescued = answer.failure, answer.rescued
+        catalogue, loop = self._targets.catalogue, self._loop
         self.sink.put(
             Trace(
-                id=generation_id,
+                id=origin.generation_id,
                 unix_s=decision.unix_s,
                 requested=decision.names,
-                surface=surface,
-                caller=caller,
+                surface=origin.surface,
+                caller=origin.caller,
                 ask=decision.ask,
                 table=decision.target.table,
                 observations=decision.observations,
                 draw=decision.draw,
                 now_s=decision.now_s,
-                now_utc=_utc(decision.unix_s),
-                catalogue="" if self._catalogue is None else self._catalogue.digest,
+                now_utc=decision.now_utc,
+                catalogue="" if catalogue is None else catalogue.digest,
                 plan=decision.plan,
                 attempts=attempts,
-                outcome="ok" if answer.complete else "cancelled" if failure is None else "failed",
-                code=None if failure is None else failure.code,
-                ended_s=decision.now_s if self._loop is None else self._loop.time(),
-                rescued=None
-                if rescued is None
-                else Rescued(rescued.by, rescued.cut, rescued.continued, rescued.after_chars),
+                outcome=outcome,
+                code=code,
+                ended_s=decision.now_s if loop is None else loop.time(),
+                rescued=rescued,
             )
         )
 
     def _learn(self, decision: Decision, endpoint: Endpoint, usage: Usage) -> None:
         """How long answers are here, and whose cache knows this conversation."""
-        route = decision.plan.route
-        if usage.output_tokens and self._catalogue is not None and route in self._catalogue.routes:
+        route, catalogue = decision.plan.route, self._targets.catalogue
+        if usage.output_tokens and catalogue is not None and route in catalogue.routes:
             before = self._usual_output.get(route, USUAL_OUTPUT_TOKENS)
             self._usual_output[route] = before + USUAL_WEIGHT * (usage.output_tokens - before)
         if decision.conversation is not None:
@@ -342,8 +357,16 @@ class Engine:
                 self._warmth.remember(decision.conversation, endpoint.id, tokens, self._loop.time())
 
 
-def _utc(unix_s: float) -> datetime:
-    return datetime.fromtimestamp(unix_s, tz=UTC)
+def _read_wishes(request: ChatRequest, target: Target, hints: Hints) -> _Wishes:
+    """What the client says of routing.
+
+    Raises:
+        InvalidRequestError: A wish makes no sense.
+    """
+    check_user(request)
+    session = read_session(request, hints.session)
+    preferences = read_preferences(request, target.suffix)
+    return _NO_WISHES if session is None and preferences is NO_PREFERENCES else _Wishes(preferences, session)
 
 
 def _losses(request: ChatRequest, table: Table, fleet: Fleet) -> Losses:

@@ -3,12 +3,18 @@
 from providers.messages import ChatRequest, Message
 
 
-def needs(request: ChatRequest) -> tuple[str, ...]:
+def needs(request: ChatRequest, *, plain: bool = False) -> tuple[str, ...]:
     """The capabilities without which this request cannot be served, by their field names in `Capabilities`.
+
+    `plain` says that it is known to be text alone, without tools or a form to answer in (`providers.tokens`).
 
     A last turn of the assistant needs `prefill` only where it says `prefix: true`: many clients leave one there
     without meaning anything by it, and every model answers that somehow.
     """
+    last = request.messages[-1] if request.messages else None
+    prefilled = last is not None and last.role == "assistant" and last.prefix
+    if plain and not prefilled and not request.logprobs:
+        return ()
     wanted: list[str] = []
     if _has_tools(request):
         wanted.append("tools")
@@ -19,8 +25,7 @@ def needs(request: ChatRequest) -> tuple[str, ...]:
         wanted.append("logprobs")
     if any(_has_image(message) for message in request.messages):
         wanted.append("vision")
-    last = request.messages[-1] if request.messages else None
-    if last is not None and last.role == "assistant" and last.prefix:
+    if prefilled:
         wanted.append("prefill")
     return tuple(wanted)
 

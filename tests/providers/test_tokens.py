@@ -5,10 +5,20 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from providers.messages import ChatRequest, Function, FunctionCall, Message, Part, Tool, ToolCall
 from providers.mixtral_tokenizer import PIECE_CHARS, VOCABULARIES, load_tokenizer, pieces
-from providers.tokens import Correction, bound_text, estimate_request, estimate_text
+from providers.tokens import (
+    Correction,
+    bound_text,
+    estimate_request,
+    estimate_text,
+    guess_by_size,
+    most_by_size,
+    plain_size,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = Path(__file__).with_name("texts")
@@ -31,6 +41,30 @@ def test_the_estimate_is_within_0_9_and_1_5_of_the_truth(tokenizer, name):
     counted = tokenizer._count_text(text)
     assert 0.9 * counted <= estimate_text(text) <= 1.5 * counted
     assert counted <= bound_text(text) + 1
+
+
+@given(st.lists(st.text(st.characters(max_codepoint=127)), min_size=1, max_size=4))
+def test_no_estimate_of_ascii_is_above_what_its_size_allows(texts):
+    request = ChatRequest(messages=tuple(Message(role="user", content=text) for text in texts))
+    assert estimate_request(request) <= most_by_size(plain_size(request), len(texts))
+
+
+def test_the_guess_of_english_is_not_far_from_the_estimate():
+    request = ChatRequest(messages=(Message(role="user", content="".join(filter(str.isascii, ENGLISH))),))
+    assert guess_by_size(plain_size(request), 1) == pytest.approx(estimate_request(request), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ChatRequest(messages=(Message(role="user", content="\u00e9"),)),
+        ChatRequest(messages=(Message(role="user", content=(Part(type="text", text="a"),)),)),
+        ChatRequest(messages=(Message(role="assistant", content=None, tool_calls=(ToolCall(id="1"),)),)),
+        ChatRequest(messages=(Message(role="user", content="a"),), tools=(Tool(function=Function(name="f")),)),
+    ],
+)
+def test_only_ascii_text_alone_has_a_plain_size(request_):
+    assert plain_size(request_) is None
 
 
 def test_pieces_encode_to_the_same_count_as_the_whole(tokenizer):
