@@ -42,6 +42,7 @@ ROOT_ADVICE = {
     "unsupported": "Leave out what the message names, or ask a Model that has it.",
     "no_endpoint_available": "Operator: the message names per Endpoint what to set or to pull.",
     "gateway_overloaded": "Ask again after `retry-after`.",
+    "ledger_unavailable": "Ask again after `retry-after`; free space on the disk that MIXGATE_HOME is on.",
     "key_over_limit": "Send fewer requests at a time. Operator: `gateway.in_flight_per_key_max`.",
     "server_shutdown": "Ask again: the gateway is restarting.",
     "malformed_http": "The client or a proxy in between sends broken HTTP; the message says what.",

@@ -16,6 +16,7 @@
         ├── RestingError           everything that could answer was asked to be left alone for a while
         ├── OverCapacityError      we are full
         ├── KeyOverLimitError      one client key has all that one may have
+        ├── LedgerUnavailableError what it costs could not be written down
         └── ShuttingDownError      we are draining
 
 Refusals of the HTTP edge itself are in gateway/server/refusals.py.
@@ -169,6 +170,14 @@ class KeyOverLimitError(RefusalError):
     code: ClassVar[str] = "key_over_limit"
     status: ClassVar[int] = 429
     type: ClassVar[str] = "rate_limit_error"
+
+
+class LedgerUnavailableError(RefusalError):
+    """What a request costs could neither be noted in the journal nor in the store, so nothing that costs is sent."""
+
+    code: ClassVar[str] = "ledger_unavailable"
+    status: ClassVar[int] = 503
+    type: ClassVar[str] = "api_error"
 
 
 class ShuttingDownError(RefusalError):
