@@ -148,9 +148,11 @@ async def test_a_full_queue_makes_room_for_who_has_less_in_it_and_who_has_most_i
         await demo.settled(lambda stats: (stats.running, stats.waiting) == (0, 0))
 
 
-async def test_callers_take_turns_for_the_slot(run):
+async def test_callers_take_turns_for_the_slot(run, endless):
     async with run(slots=1) as demo:
         await demo.backend.wait_ready("demo")
+        first = await opened(demo, 1, endless)
+        await demo.settled(lambda stats: stats.running == 1)
         began = []
 
         async def ask(caller):
@@ -162,6 +164,8 @@ async def test_callers_take_turns_for_the_slot(run):
         async with asyncio.TaskGroup() as group:
             for caller in ["noisy"] * 12 + ["quiet"] * 4:
                 group.create_task(ask(caller))
+            await demo.settled(lambda stats: stats.waiting == 16)
+            await drop(first)
         last_quiet = len(began) - began[::-1].index("quiet")
         assert began.count("quiet") == 4
         assert last_quiet <= 10  # of 16: not behind the twelve that came before
