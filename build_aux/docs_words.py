@@ -140,7 +140,6 @@ LIMIT_WORDS = {
     "gateway/server/client_hints.py:TIMEOUT_MIN_S": "The shortest time that a client's header may ask for",
     "gateway/server/client_hints.py:TIMEOUT_MAX_S": "The longest; a Route's `total_timeout_s` holds all the same",
     "gateway/server/client_hints.py:RETRIES_MAX": "`x-stainless-retry-count`",
-    "gateway/server/client_hints.py:SESSION_MAX_CHARS": "`x-session-id`",
     "gateway/attempts.py:ATTEMPTS_MAX": "Attempts for one request; a local last resort gets one more",
     "gateway/attempts.py:ATTEMPTS_PER_ENDPOINT_MAX": "Of these on one Endpoint",
     "gateway/attempts.py:LAST_FIRST_TOKEN_MIN_S": "The least of that, however fast it usually is",

@@ -334,7 +334,7 @@ class Answer:
             call.close()
             self._call = None
         rescue = self._rescue
-        if self.committed and rescue is None and self._can_be_rescued():
+        if self.committed and rescue is None and self._can_be_rescued(error):
             assert self._delivered is not None  # noqa: S101 (it can be rescued)
             rescue = self._rescue = Rescue(self._delivered, error)
             attempt.usage, attempt.usage_estimated = rescue.estimated_usage(course.prompt_tokens), True
@@ -352,9 +352,10 @@ class Answer:
             rescue.refused.add(attempt.endpoint.id)
             course.turns.insist()
 
-    def _can_be_rescued(self) -> bool:
+    def _can_be_rescued(self, error: ProviderError) -> bool:
+        """Whether another may go on: a refusal of what was said is not shopped around, however late it comes."""
         delivered = self._delivered
-        return delivered is not None and delivered.can_go_on and self._course.turns.others
+        return error.retryable and delivered is not None and delivered.can_go_on and self._course.turns.others
 
     def _note_rescue(self, rescue: Rescue) -> None:
         cut = next(attempt for attempt in self.attempts if attempt.usage_estimated)

@@ -73,7 +73,9 @@ def too_long(plan: Plan, table: Table, prompt_tokens: int, off: Mapping[str, str
     wanted = max(one.wanted or 0 for one in tight)
     fitting = [row.id for row in table.merged.rows if row.context_tokens >= wanted]
     advice = "shorten it, ask for less, or send plugins: [{id: context-compression}] to have its middle cut out"
-    if fitting:
+    if wanted - prompt_tokens >= (largest.limit or 0):
+        advice = "the answer that is asked for is longer than that by itself: ask for less"
+    elif fitting:
         advice = f"{', '.join(fitting[:3])} would take it, but cannot do what else is asked"
     elif off:
         advice += "; a larger endpoint may be switched off: `mixgate check` shows them"

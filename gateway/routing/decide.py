@@ -216,7 +216,7 @@ def _stands(
         return None
     if due:
         return 0
-    stand.resting.append((row, Candidate(row.endpoint, seen, row.stage, cost)))
+    stand.resting.append((row, Candidate(row.endpoint, seen, row.stage, cost, panic=seen.standing == "open")))
     return None
 
 

@@ -12,7 +12,6 @@ from gateway.attempts import NO_HINTS, Hints
 TIMEOUT_MIN_S: Final = 0.1
 TIMEOUT_MAX_S: Final = 3600.0
 RETRIES_MAX: Final = 100
-SESSION_MAX_CHARS: Final = 256
 VALUE_MAX_BYTES: Final = 32
 """Numbers longer than this are none."""
 
@@ -41,7 +40,7 @@ def read_hints(fields: Mapping[bytes, bytes], *, stream: bool) -> Hints:
     return Hints(
         total_timeout_s=min(known_s) if known_s else None,
         retries=0 if count is None else max(0, min(int(count), RETRIES_MAX)),
-        session=None if session is None else session.decode("latin-1")[:SESSION_MAX_CHARS],
+        session=None if session is None else session.decode("latin-1"),
     )
 
 

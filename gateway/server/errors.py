@@ -59,7 +59,7 @@ def error_headers(error: MixgateError) -> list[tuple[bytes, bytes]]:
     headers = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
     again = error.status in RETRY_STATUSES and not isinstance(error, OPERATOR_MUST_ACT)
     headers.append((b"x-should-retry", b"true" if again else b"false"))
-    if error.retry_after_s is not None or error.status in (429, 503):
+    if error.retry_after_s is not None or (again and error.status in (429, 503)):
         wait_s = RETRY_AFTER_DEFAULT_S if error.retry_after_s is None else max(1, round(error.retry_after_s))
         headers.append((b"retry-after", b"%d" % wait_s))
     return headers

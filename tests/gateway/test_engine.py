@@ -434,3 +434,9 @@ def test_events_are_handed_over_as_they_come():
         scene.answer.close()
 
     run(act())
+
+
+def test_a_refusal_of_what_was_said_is_not_shopped_around_however_late_it_comes():
+    refused = b'data: {"error": {"code": "content_policy_violation", "message": "no", "type": "x"}}\n\n'
+    scene, text, error, _ = play(stream(ROLE, ONE, refused), stream(ONE, TWO, END), rescue=True)
+    assert (text, type(error), scene.asked) == ("one", ContentPolicyError, [1, 0])
