@@ -12,7 +12,7 @@ from tests.fakes.scripted import TEXT, tells
 ASK = chat("Tell it.", stream=True)
 ROUTE = "policy: ordered, hedge: true"
 CHEAP = "{input: 0.1, output: 0.1}"
-SLOW_S = 4.0 if FULL else 2.5
+SLOW_S = 4.0 if FULL else 1.8
 COUNT = 2000 if FULL else 120
 EVERY = 40
 """One in so many is slow: fewer than what the budget lets be asked twice."""

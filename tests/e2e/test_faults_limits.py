@@ -99,8 +99,8 @@ async def test_nobody_is_asked_before_its_time_whatever_form_that_has(tmp_path):
 
 
 async def test_rate_limits_never_open_a_breaker(tmp_path):
-    async with stage(tmp_path, [*(fails(429, retry_after_ms="100") for _ in range(8)), tells()], tells()) as on:
-        for _ in range(14):
+    async with stage(tmp_path, [*(fails(429, retry_after_ms="100") for _ in range(6)), tells()], tells()) as on:
+        for _ in range(10):
             assert (await listen(on.running.client, ASK)).complete
             await asyncio.sleep(0.11)
         told = await listen(on.running.client, ASK)
@@ -174,11 +174,11 @@ async def test_s15_a_long_outage_is_bridged_and_its_end_is_noticed(tmp_path, mon
         assert (await listen(on.running.client, ASK)).chunks[0]["provider"] == "p0"
 
 
-@pytest.mark.parametrize("jump_s", [3600.0, -3600.0, 0.7], ids=["an hour ahead", "an hour back", "a step"])
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0, 0.7] if FULL else [3600.0, -3600.0])
 async def test_a_wall_clock_that_jumps_times_nothing_out_and_wakes_nobody(tmp_path, monkeypatch, jump_s):
     shift, real = [0.0], time.time
     monkeypatch.setattr(time, "time", lambda: real() + shift[0])
-    scripts = [tells(gap_s=0.01), fails(429, retry_after="1"), tells()]
+    scripts = [tells(gap_s=0.01), fails(429, retry_after_ms="600"), tells()]
     async with stage(tmp_path, scripts, tells(), route="policy: price") as on:
         streaming = asyncio.ensure_future(listen(on.running.client, ASK))
         await asyncio.sleep(0.2)
@@ -188,12 +188,12 @@ async def test_a_wall_clock_that_jumps_times_nothing_out_and_wakes_nobody(tmp_pa
         assert told.text == TEXT
         assert told.attempts == 1
         shift[0] = 0.0
-        assert (await listen(on.running.client, ASK)).complete  # 429: parked for a second
+        assert (await listen(on.running.client, ASK)).complete  # 429: parked for 0.6 s
         shift[0] = jump_s
         for _ in range(5):
             assert (await listen(on.running.client, ASK)).complete
         assert len(on.providers[0].calls) == 2
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(0.6)
         assert (await listen(on.running.client, ASK)).chunks[0]["provider"] == "p0"
 
 

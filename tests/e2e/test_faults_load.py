@@ -14,7 +14,7 @@ from tests.fakes.scripted import scripted, tells
 
 SLOTS = 4
 ANSWER_S = 0.1
-FOR_S = 30.0 if FULL else 1.5
+FOR_S = 30.0 if FULL else 1.0
 OVER = 5
 AGAIN_S = 0.1
 """How long a refused client of the load generator waits: so that it offers five times of what can be answered."""

@@ -12,7 +12,7 @@ from tests.fakes.listener import FULL, listen
 from tests.fakes.provider import PRICE_INPUT_PUSD, PRICE_OUTPUT_PUSD
 from tests.fakes.scripted import PROMPT_TOKENS, STORY, TEXT, chunk, fails, resets, silent, streams, tells
 
-COUNT = 20_000 if FULL else 300
+COUNT = 20_000 if FULL else 210
 AT_ONCE = 20
 ASK = chat("Tell it.", stream=True, stream_options={"include_usage": True})
 QUICK = Limits(first_token_timeout_s=0.8, idle_timeout_s=0.5, last_first_token_timeout_s=1.0)
@@ -48,7 +48,7 @@ async def ask_all(on, count, judge):
             judge(told)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(3) if FULL else range(2))
 async def test_with_one_sound_provider_behind_it_nobody_hears_of_a_broken_one(tmp_path, seed):
     rng = random.Random(seed)
 
@@ -101,7 +101,7 @@ async def test_where_all_are_broken_an_answer_is_whole_or_says_that_it_is_not(tm
 
     scripts = (anything(0.3), anything(0.4), anything(0.5))
     async with stage(tmp_path, *scripts, limits=QUICK, capabilities=PREFILLING) as on:
-        await ask_all(on, COUNT // 2, judge)
+        await ask_all(on, COUNT // 3, judge)
         for _ in range(100):
             if not any(provider.running for provider in on.providers):
                 break

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 import gateway.app
-from local_backend.backend import LocalBackend, LocalModelStatus
+from local_backend.backend import LocalBackend
 from tests.fakes.duo import CAPABILITIES, PREFILLING, Place, fan_config, shortened, stage
 from tests.fakes.gateway import chat, running_gateway
 from tests.fakes.listener import FULL, listen
@@ -26,20 +26,7 @@ class LocalStory(LocalBackend):
         self.asked = []
 
     def models(self):
-        return tuple(
-            LocalModelStatus(
-                name=name,
-                state="ready",
-                can_serve=True,
-                reason="",
-                file="",
-                context_tokens=32768,
-                slots=4,
-                size_bytes=1,
-                description="",
-            )
-            for name in self._specs
-        )
+        return tuple(msgspec.structs.replace(one, state="ready", can_serve=True) for one in super().models())
 
     async def send(self, request, **_):
         body = json.loads(request.body)

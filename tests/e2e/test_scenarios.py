@@ -236,7 +236,7 @@ async def test_s16_the_fallback_names_itself_and_failed_attempts_are_not_billed(
 
 
 HEARD = {
-    "s01": ([fails(429, retry_after="1"), tells()], tells()),
+    "s01": ([fails(429, retry_after_ms="200"), tells()], tells()),
     "s03": ([fails(500), tells()], tells()),
     "s05": (resets(), tells()),
     "s08": (tells(stop_after=40), tells(prefill="openai")),
