@@ -280,4 +280,3 @@ class _Allowance:
         self._size_bytes -= len(data)
         self._structure -= count_structure(data)
         return self._size_bytes >= 0 and self._structure >= 0
-

@@ -131,7 +131,13 @@ class Scene:
         }
         request = ChatRequest(messages=(Message(role="user", content="hi"),), model="m", stream=streamed, **members)
         loop = asyncio.get_running_loop()
-        plan = Plan("m", "ordered", tuple(Candidate(endpoint, UNOBSERVED, 0, 1) for endpoint in endpoints), rescue=rescue, hedge=hedge)
+        plan = Plan(
+            "m",
+            "ordered",
+            tuple(Candidate(endpoint, UNOBSERVED, 0, 1) for endpoint in endpoints),
+            rescue=rescue,
+            hedge=hedge,
+        )
         self.health = Health(lambda: 0.5)
         budget = self.health.retries
         now_s = loop.time()
