@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from gateway.hedging import COST_MAX_IN_PUSD, WAIT_MIN_S, worth_it
 from gateway.health import Permit, Result
+from gateway.hedging import COST_MAX_IN_PUSD, WAIT_MIN_S, worth_it
 from gateway.virtual_time import run
 from providers.errors import ServerError
 from tests.gateway.test_engine import END, ONE, ROLE, TWO, Scene, stream
