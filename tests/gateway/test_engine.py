@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.attempts import ATTEMPTS_MAX, Limits
 from gateway.answer import Answer
+from gateway.attempts import ATTEMPTS_MAX, Limits
 from gateway.course import Course
 from gateway.errors import most_useful
 from gateway.fleet import Fleet
