@@ -146,21 +146,22 @@ class Application:
         key = caller.name if caller.is_key else None
         self._admission.enter(key)
         try:
-            await self._answer_chat(scope, receive, send, caller.name)
+            _require_json(scope)
+            request = await self._read_chat(receive)
+            await self._answer_chat(scope, request, send, caller.name)
         finally:
             self._admission.leave(key)
 
-    async def _answer_chat(self, scope: Scope, receive: Receive, send: Send, caller: str) -> None:
+    async def _answer_chat(self, scope: Scope, request: ChatRequest, send: Send, caller: str) -> None:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 (we are in it)
-        _require_json(scope)
-        request = await self._read_chat(receive)
         fleet = self._live.fleet()
+        fields: Mapping[bytes, bytes] = scope[FIELDS]
         openrouter = scope["path"].startswith("/api/")
         generation_id = self._ids.mint()
-        hints = read_hints(scope[FIELDS], stream=bool(request.stream))
+        hints = read_hints(fields, stream=bool(request.stream))
         try:
             answer = await self._engine.answer(
                 request,
@@ -185,7 +186,7 @@ class Application:
             generation_id=generation_id,
             created_unix_s=int(time.time()),
             openrouter=openrouter,
-            wants_metadata=scope[FIELDS].get(METADATA_HEADER) == b"enabled",
+            wants_metadata=fields.get(METADATA_HEADER) == b"enabled",
         )
         await self._run(scope, answer, reply, task)
         if reply.usage is not None and reply.usage.cost_in_nusd is not None:  # the client has its answer by now
@@ -212,37 +213,44 @@ class Application:
     async def _run(self, scope: Scope, answer: Answer, reply: ChatReply, task: asyncio.Task[Any]) -> None:
         """Let the reply run, unless the client leaves or the drain limit passes first."""
         on_disconnect = scope.get(ON_DISCONNECT)
-        left = _Flag(task)
-        expired = _Flag(task)
+        stop = _Stop(task)
         if on_disconnect is not None:
-            on_disconnect(left.raise_)
-        self._lifecycle.on_deadline(expired.raise_)
+            on_disconnect(stop.leave)
+        expire = stop.expire
+        self._lifecycle.on_deadline(expire)
         try:
             await (reply.stream() if answer.stream else reply.whole())
         except MixgateError as error:
             await reply.fail(error)
         except asyncio.CancelledError:
-            if left.raised:
+            if stop.left:
                 return
-            if not expired.raised or task.uncancel() > 0:
+            if not stop.expired or task.uncancel() > 0:
                 raise
             await reply.shut_down()
         finally:
             answer.close()
-            self._lifecycle.forget(expired.raise_)
+            self._lifecycle.forget(expire)
 
 
-class _Flag:
-    """Cancels a task and remembers that it did."""
+class _Stop:
+    """Cancels a task and remembers why it did."""
 
-    __slots__ = ("_task", "raised")
+    __slots__ = ("_task", "expired", "left")
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
         self._task = task
-        self.raised = False
+        self.left = False
+        """The client is gone."""
+        self.expired = False
+        """The drain limit has passed."""
 
-    def raise_(self) -> None:
-        self.raised = True
+    def leave(self) -> None:
+        self.left = True
+        self._task.cancel()
+
+    def expire(self) -> None:
+        self.expired = True
         self._task.cancel()
 
 
