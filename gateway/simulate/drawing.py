@@ -199,10 +199,11 @@ def _draw_troubles(dice: Dice, span_s: float) -> tuple[Trouble, ...]:
 
 
 def _fit_to_compare(endpoint: Endpoint, behaviour: Behaviour, *, last: bool) -> tuple[Endpoint, Behaviour]:
-    """Alike but for price, speed and failures; the last one has neither faults nor limits."""
+    """Alike but for price, speed and failures; the last one has neither faults nor limits, and is never slow."""
     endpoint = replace(endpoint, context_tokens=65_536, max_output_tokens=None)
     if last:
         behaviour = replace(behaviour, faults=(), troubles=(), concurrency=None, requests_per_min=None)
+        behaviour = replace(behaviour, slow_share=0.0, ttft_s=min(behaviour.ttft_s, 1.0), spread=0.3)
     return endpoint, replace(behaviour, variant=0)
 
 
