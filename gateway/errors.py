@@ -16,6 +16,9 @@
         ├── RestingError           everything that could answer was asked to be left alone for a while
         ├── OverCapacityError      we are full
         ├── KeyOverLimitError      one client key has all that one may have
+        ├── RateLimitError         a client key asks more often than it may
+        ├── QuotaError             a client key's budget is spent
+        ├── BudgetHeldError        what is left of it is reserved for requests on their way
         ├── LedgerUnavailableError what it costs could not be written down
         └── ShuttingDownError      we are draining
 
@@ -178,6 +181,37 @@ class LedgerUnavailableError(RefusalError):
     code: ClassVar[str] = "ledger_unavailable"
     status: ClassVar[int] = 503
     type: ClassVar[str] = "api_error"
+
+
+class RateLimitError(RefusalError):
+    """A client key asks more often, or for more tokens, than it may; `headers` have the numbers."""
+
+    code: ClassVar[str] = "rate_limit_exceeded"
+    status: ClassVar[int] = 429
+    type: ClassVar[str] = "rate_limit_error"
+
+    def __init__(
+        self, message: str, *, retry_after_s: float | None, headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.headers = tuple(headers)
+        """`x-ratelimit-*`."""
+
+
+class QuotaError(RefusalError):
+    """A client key's budget, or its team's, is spent; the message has the numbers. Asking again does not help."""
+
+    code: ClassVar[str] = "insufficient_quota"
+    status: ClassVar[int] = 429
+    type: ClassVar[str] = "insufficient_quota"
+
+
+class BudgetHeldError(RefusalError):
+    """What is left of a client key's budget is reserved for requests on their way; some of it will be free again."""
+
+    code: ClassVar[str] = "budget_reserved"
+    status: ClassVar[int] = 429
+    type: ClassVar[str] = "rate_limit_error"
 
 
 class ShuttingDownError(RefusalError):

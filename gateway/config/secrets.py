@@ -24,7 +24,7 @@ _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 # Prefixes that vendors print at the front of their keys, or shapes that nothing but a credential has.
 _KNOWN_KEY = re.compile(
     r"(?<![A-Za-z0-9])("
-    r"(sk|pk|rk)[-_][A-Za-z0-9_-]{12,}|gsk_[A-Za-z0-9]{16,}|gw-[A-Za-z0-9]{24,}|xai-[A-Za-z0-9]{16,}|hf_[A-Za-z0-9]{16,}"
+    r"(sk|pk|rk)[-_][A-Za-z0-9_-]{12,}|gsk_[A-Za-z0-9]{16,}|(gw|mg|mga)-[A-Za-z0-9]{24,}|xai-[A-Za-z0-9]{16,}|hf_[A-Za-z0-9]{16,}"
     r"|r8_[A-Za-z0-9]{16,}|nvapi-[A-Za-z0-9_-]{16,}|pplx-[A-Za-z0-9]{16,}|fw_[A-Za-z0-9]{16,}|csk-[A-Za-z0-9]{16,}"
     r"|tgp_v1_[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|xox[abprs]-[A-Za-z0-9-]{10,}"
     r"|(AKIA|ASIA)[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{30,}|eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}"

@@ -6,13 +6,13 @@ from typing import Any
 import msgspec
 
 from gateway.attempts import Attempt
-from gateway.errors import NoEndpointError
+from gateway.errors import NoEndpointError, QuotaError, RateLimitError
 from gateway.server.refusals import NAME_MAX_CHARS, error_members
 from providers.errors import CredentialsError, MixgateError, ProviderError, UnknownModelError
 
 RETRY_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504})
 RETRY_AFTER_DEFAULT_S = 1
-OPERATOR_MUST_ACT = (CredentialsError, UnknownModelError, NoEndpointError)
+OPERATOR_MUST_ACT = (CredentialsError, UnknownModelError, NoEndpointError, QuotaError)
 """Errors that no client can retry away, whatever their status."""
 
 
@@ -58,6 +58,9 @@ def error_headers(error: MixgateError) -> list[tuple[bytes, bytes]]:
     """The headers beside it: when to come back, and whether coming back helps (OpenAI's SDKs read both)."""
     headers = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
     again = error.status in RETRY_STATUSES and not isinstance(error, OPERATOR_MUST_ACT)
+    if isinstance(error, RateLimitError):
+        again = error.retry_after_s is not None  # a request larger than a whole minute's worth never fits
+        headers += error.headers
     headers.append((b"x-should-retry", b"true" if again else b"false"))
     if error.retry_after_s is not None or (again and error.status in (429, 503)):
         wait_s = RETRY_AFTER_DEFAULT_S if error.retry_after_s is None else max(1, round(error.retry_after_s))
