@@ -49,6 +49,6 @@ def cut_twice(policy, seed, number):
     outcome = run_world(draw_world(seed, plain=True), policy)
     broken = defaultdict(int)
     for one in outcome.received:
-        if one.fate == "broken" and one.text:
+        if one.cause in ("cut", "stall", "error_midway") and one.text:
             broken[one.job] += 1
     return broken[number] >= 2
