@@ -28,6 +28,33 @@ class Grants(Struct, frozen=True, gc=False):
 NO_GRANTS: Final = Grants()
 
 
+def _grants(chain: tuple[KeyRecord, ...]) -> Grants:
+    """What all of a chain permit."""
+    limits = [one.limits for one in chain]
+    return Grants(
+        _common(one.models for one in limits),
+        _common(one.providers for one in limits),
+        min((one.input_max_in_pusd for one in limits if one.input_max_in_pusd is not None), default=None),
+        min((one.output_max_in_pusd for one in limits if one.output_max_in_pusd is not None), default=None),
+        _strictest(one.data for one in limits),
+    )
+
+
+def _common(lists: Iterable[tuple[str, ...] | None]) -> tuple[str, ...] | None:
+    named = [names for names in lists if names is not None]
+    if not named:
+        return None
+    return tuple(name for name in named[0] if all(name in names for names in named[1:]))
+
+
+def _strictest(wishes: Iterable[DataWish]) -> DataWish:
+    found: DataWish = "any"
+    for wish in wishes:
+        if STRICTNESS[wish] > STRICTNESS[found]:
+            found = wish
+    return found
+
+
 class _Entry:
     __slots__ = ("chain", "digest", "expires_us", "grants", "previous_digest", "previous_until_us", "record", "refused")
 
@@ -45,6 +72,8 @@ class _Entry:
 
 
 _NO_RECORD: Final = KeyRecord(id="", name="", digest=_NO_DIGEST, created_us=0, updated_us=0)
+
+
 _NOBODY: Final = _Entry(_NO_RECORD, (_NO_RECORD,))
 
 
@@ -154,30 +183,3 @@ class KeyRing:
                 break
             chain.append(parent)
         return tuple(chain)
-
-
-def _grants(chain: tuple[KeyRecord, ...]) -> Grants:
-    """What all of a chain permit."""
-    limits = [one.limits for one in chain]
-    return Grants(
-        _common(one.models for one in limits),
-        _common(one.providers for one in limits),
-        min((one.input_max_in_pusd for one in limits if one.input_max_in_pusd is not None), default=None),
-        min((one.output_max_in_pusd for one in limits if one.output_max_in_pusd is not None), default=None),
-        _strictest(one.data for one in limits),
-    )
-
-
-def _common(lists: Iterable[tuple[str, ...] | None]) -> tuple[str, ...] | None:
-    named = [names for names in lists if names is not None]
-    if not named:
-        return None
-    return tuple(name for name in named[0] if all(name in names for names in named[1:]))
-
-
-def _strictest(wishes: Iterable[DataWish]) -> DataWish:
-    found: DataWish = "any"
-    for wish in wishes:
-        if STRICTNESS[wish] > STRICTNESS[found]:
-            found = wish
-    return found
