@@ -17,6 +17,9 @@ SAMPLE_WEIGHT_MIN: Final = 0.1
 FORGET_S: Final = 300.0
 """A mean that nobody renewed for so long is unknown again: who was slow gets another chance."""
 WINDOW_MINUTES: Final = 5
+"""Of what decisions are made by."""
+KEPT_MINUTES: Final = 30
+"""Of what can be asked for."""
 SAMPLES_MIN: Final = 20
 """So many first tokens are needed before a timeout follows from them."""
 LASTING_MAX: Final = 512
@@ -76,7 +79,7 @@ class Pace:
         self._ttft = _Mean()
         self._tokens_per_s = _Mean()
         self._answer_tokens = _Mean()
-        self._minutes: deque[_Minute] = deque(maxlen=WINDOW_MINUTES)
+        self._minutes: deque[_Minute] = deque(maxlen=KEPT_MINUTES)
         self._lasting = [0] * BUCKETS
         self._lasting_total = 0
         self._p95_s: float | None = None
@@ -136,19 +139,20 @@ class Pace:
             return None
         return (self._ttft.value or 0.0) + (usual if output_tokens is None else output_tokens) / speed
 
-    def latency(self, now_s: float) -> Quantiles | None:
-        """Of the time to the first token over the last minutes, in seconds."""
-        found = quantiles(merge(one.ttft for one in self._recent(now_s)), (0.5, 0.75, 0.9, 0.99), TTFT_FLOOR_S)
+    def latency(self, now_s: float, minutes: int = WINDOW_MINUTES) -> Quantiles | None:
+        """Of the time to the first token over the last minutes, KEPT_MINUTES at most, in seconds."""
+        counts = merge(one.ttft for one in self._recent(now_s, minutes))
+        found = quantiles(counts, (0.5, 0.75, 0.9, 0.99), TTFT_FLOOR_S)
         return None if found is None else Quantiles(*found)
 
-    def throughput(self, now_s: float) -> Quantiles | None:
-        """Of tokens per second over the last minutes; p99 is what 99 % surpass."""
-        counts = merge(one.tokens_per_s for one in self._recent(now_s))
+    def throughput(self, now_s: float, minutes: int = WINDOW_MINUTES) -> Quantiles | None:
+        """Of tokens per second over the last minutes, KEPT_MINUTES at most; p99 is what 99 % surpass."""
+        counts = merge(one.tokens_per_s for one in self._recent(now_s, minutes))
         found = quantiles(counts, (0.01, 0.1, 0.25, 0.5), PACE_FLOOR)
         return None if found is None else Quantiles(*reversed(found))
 
-    def _recent(self, now_s: float) -> list[_Minute]:
-        since = int(now_s // 60) - WINDOW_MINUTES
+    def _recent(self, now_s: float, minutes: int) -> list[_Minute]:
+        since = int(now_s // 60) - minutes
         return [one for one in self._minutes if one.minute > since]
 
     def _minute(self, minute: int) -> _Minute:

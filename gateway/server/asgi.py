@@ -28,6 +28,7 @@ from gateway.routing.resolve import resolve
 from gateway.server.auth import Authenticator, Caller
 from gateway.server.chat import ChatReply
 from gateway.server.client_hints import read_hints
+from gateway.server.endpoints import list_endpoints
 from gateway.server.errors import error_answer, error_headers
 from gateway.server.exchange import FIELDS, ON_DISCONNECT, SEND_WHOLE, Receive, Scope, Send
 from gateway.server.explain import explain_request
@@ -62,6 +63,8 @@ class Live:
 
 NOBODY: Final = (CapabilityError, NoEndpointError, PromptTooLongError)
 """Nobody could be asked at all."""
+ENDPOINTS: Final = "/endpoints"
+"""After a Model's name: who answers for it."""
 METADATA_HEADER: Final = b"x-openrouter-metadata"
 CALLER: Final = "mixgate.caller"
 """Scope member: whoever sent the request."""
@@ -129,6 +132,10 @@ class Application:
     async def _model(self, scope: Scope, _receive: Receive, send: Send) -> None:
         name = str(scope["path"]).partition("/models/")[2]
         fleet = self._live.fleet()
+        if name.endswith(ENDPOINTS) and fleet.catalogue.find_route(name) is None:
+            route, now_s = resolve(name.removesuffix(ENDPOINTS), fleet.catalogue), asyncio.get_running_loop().time()
+            await _send_json(send, list_endpoints(route, fleet.catalogue, fleet.off, self._engine.health, now_s))
+            return
         entry = model_entry(resolve(name, fleet.catalogue), fleet.catalogue, fleet.off)
         if entry is None:
             raise NoEndpointError(f"{name[:100]!r} is configured, but nothing can answer for it now", param="model")
