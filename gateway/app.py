@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import uvloop
+from msgspec.structs import replace
 
 from gateway.admission import LAG_EVERY_S, Admission
 from gateway.attempts import Limits
@@ -159,8 +160,10 @@ class Gateway:
                 fleet.catalogue, {name: status.reason for name, status in statuses.items() if not status.can_serve}
             )
             note_load(self.health, fleet.catalogue, statuses)
-            if off != fleet.off:  # the same object means the same facts, to whoever keeps what follows from them
-                self._fleet = Fleet(fleet.catalogue, fleet.upstreams, off)
+            catalogue = fit_slots(fleet.catalogue, statuses)
+            # The same object means the same facts, to whoever keeps what follows from them.
+            if off != fleet.off or catalogue is not fleet.catalogue:
+                self._fleet = Fleet(catalogue, fleet.upstreams, off)
         return self._fleet
 
     def _local_status(self) -> dict[str, str]:
@@ -196,6 +199,22 @@ def off_endpoints(catalogue: Catalogue, local_off: Mapping[str, str]) -> dict[st
         elif endpoint.local and endpoint.upstream_model in local_off:
             off[endpoint.id] = local_off[endpoint.upstream_model]
     return off
+
+
+def fit_slots(catalogue: Catalogue, statuses: Mapping[str, LocalModelStatus]) -> Catalogue:
+    """The catalogue with the context that each local model's slots really have: a file may bear less than configured.
+
+    The same object where nothing is to be changed.
+    """
+    smaller = {
+        endpoint.id: replace(endpoint, context_tokens=status.context_tokens)
+        for endpoint in catalogue.endpoints.values()
+        if endpoint.local
+        and (status := statuses.get(endpoint.upstream_model)) is not None
+        and endpoint.context_tokens is not None
+        and status.context_tokens < endpoint.context_tokens
+    }
+    return replace(catalogue, endpoints={**catalogue.endpoints, **smaller}) if smaller else catalogue
 
 
 def note_load(health: Health, catalogue: Catalogue, statuses: Mapping[str, LocalModelStatus]) -> None:

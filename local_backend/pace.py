@@ -11,6 +11,7 @@ PROMPT_MIN_TOKENS: Final = 16
 FIRST_PROMPT_TOKENS: Final = 128
 """How much prompt goes into a step before anything was measured."""
 RETRY_AFTER_MIN_S: Final = 1.0
+"""The shortest that a refused caller of the local model is told to stay away."""
 RETRY_AFTER_MAX_S: Final = 60.0
 """The longest that a refused caller of the local model is told to stay away."""
 

@@ -239,3 +239,22 @@ async def test_a_worker_that_hangs_with_nobody_else_to_ask_is_an_error_in_time(t
         finally:
             os.kill(pid, signal.SIGCONT)
         await back_within(running, BACK_S)
+
+
+async def test_a_slot_that_is_smaller_than_configured_is_decided_by_as_it_is(tmp_path):
+    """The demonstration model bears less than this configuration says."""
+    async with scripted(tells()) as remote:
+        config = LOCAL.replace("2048", "40000")
+        config += REMOTE.format(url=remote.base_url, policy="ordered").replace("32768", "200000")
+        async with running_gateway(config, tmp_path) as running:
+            await running.gateway._local.wait_ready("tiny")
+            bears = status_of(running).context_tokens
+            assert bears < 36_000
+            await asyncio.sleep(0.3)
+            endpoint = running.gateway._fleet_now().catalogue.endpoints["local/tiny"]
+            assert endpoint.context_tokens == bears
+            assert running.gateway._fleet_now().catalogue is running.gateway._fleet_now().catalogue
+            told = await listen(running.client, {**LONG, "max_tokens": 36_000})
+            assert told.text == TEXT
+            assert told.attempts == 1  # the local one was not even asked
+            assert (await listen(running.client, SHORT)).chunks[0]["provider"] == "local"
