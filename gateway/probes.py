@@ -1,4 +1,7 @@
-"""Free looks at idle Endpoints: a provider's list of models, and the state of the local worker. Never a billed request.
+"""Free looks at idle Endpoints: a provider's list of models or its `/health`, and the state of the local worker.
+
+Never a billed request: nothing is asked that makes a model speak, and `/health` is asked without our key, for there are
+gateways that try all their models when somebody with a key asks them for it.
 
 What they find is a hint for health (`EndpointHealth.note_probe`): who looks down goes behind the others until a real
 request or two better looks say otherwise. Nothing is opened and nothing closed by them.
@@ -8,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import urlsplit
 
 from gateway.fleet import Fleet
 from gateway.health import Health
@@ -24,6 +28,7 @@ QUIET_S: Final = 60.0
 LOOK_TIMEOUT_S: Final = 5.0
 """For all of one look."""
 LOOKS_AT_ONCE: Final = 8
+TOO_MANY: Final = 429
 LOCAL_EVERY_S: Final = 5.0
 """How often the local worker is looked at."""
 LOCAL_VERDICTS: Final[Mapping[str, bool]] = {"ready": True, "crashed": False}
@@ -129,7 +134,7 @@ class Prober:
     ) -> None:
         first = endpoints[0]
         async with permits:
-            verdict = await _ask(client, f"{first.base_url}/models", fleet.upstreams[first.id].headers)
+            verdict = await _look(client, first.base_url, fleet.upstreams[first.id].headers)
         if verdict is None:
             return
         now_s = asyncio.get_running_loop().time()
@@ -154,21 +159,46 @@ def _open_client() -> "httpx.AsyncClient":
     )
 
 
-async def _ask(client: "httpx.AsyncClient", url: str, headers: Mapping[str, str]) -> bool | None:
-    """Whether a provider is there; None where its answer says nothing about that.
+async def _look(client: "httpx.AsyncClient", base_url: str, headers: Mapping[str, str]) -> bool | None:
+    """Whether a provider is there; None where its answers say nothing about that.
 
     A list, or part of one, is good. An error of its own, a redirect, silence, or no connection is bad. Any other 4xx
-    says that there is no such list, or not for this key: that is for a real request to find out.
+    says that there is no such list, or not for this key, which is for a real request to find out; then its `/health` is
+    asked, if it has one. Whoever says that we ask too much is not asked another thing.
     """
+    try:
+        async with asyncio.timeout(LOOK_TIMEOUT_S):
+            status = await _ask(client, f"{base_url}/models", headers)
+            if status is None or status < 400 or status >= 500:
+                return status is not None and status < 300
+            if status == TOO_MANY:
+                return None
+            return _healthy(await _ask(client, health_url(base_url), {}))
+    except TimeoutError:
+        return False
+
+
+def _healthy(status: int | None) -> bool | None:
+    """What the status of `/health` says. A redirect leads to something else that has this name, a web page maybe."""
+    if status is None or status >= 500:
+        return False
+    return True if status < 300 else None
+
+
+def health_url(base_url: str) -> str:
+    """Where a server says how it is: at its root, wherever below it the API is."""
+    parts = urlsplit(base_url)
+    return f"{parts.scheme}://{parts.netloc}/health"
+
+
+async def _ask(client: "httpx.AsyncClient", url: str, headers: Mapping[str, str]) -> int | None:
+    """The status of an answer whose body nobody reads; None where there is none."""
     import httpx  # noqa: PLC0415 (loaded with the client)
 
     try:
-        async with asyncio.timeout(LOOK_TIMEOUT_S), client.stream("GET", url, headers=dict(headers)) as response:
-            status = response.status_code
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
+        async with client.stream("GET", url, headers=dict(headers)) as response:
+            return response.status_code
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         # Its words could repeat what was sent; its class says enough.
         _log.debug("a look at %s failed: %s", url, type(error).__name__)
-        return False
-    if status < 400:
-        return status < 300
-    return False if status >= 500 else None
+        return None

@@ -115,6 +115,54 @@ async def test_what_an_answer_says(tmp_path, reply, verdict):
         assert looks(at.health).get("one/small-1") == verdict
 
 
+@pytest.mark.parametrize("said", [404, 405, 401, 403])
+@pytest.mark.parametrize(
+    ("health", "verdict"),
+    [
+        (lists(), (1, 0)),
+        (fails(503), (0, 1)),
+        (resets(), (0, 1)),
+        (fails(404), None),
+        (fails(401), None),
+        (fails(429), None),
+        (lists(status=302, headers={"location": "/welcome"}), None),
+    ],
+)
+async def test_without_a_list_its_health_is_asked_once_and_without_our_key(tmp_path, said, health, verdict):
+    async with fake_provider(fails(said), health) as provider, probing(tmp_path, provider.base_url) as at:
+        await at.prober.look_at_remote(now_s())
+        assert [seen.path for seen in provider.requests] == ["/v1/models", "/health"]
+        assert "authorization" not in provider.requests[1].headers
+        assert provider.billed_pusd == 0
+        assert looks(at.health).get("one/small-1") == verdict
+
+
+@pytest.mark.parametrize("reply", [lists(), fails(500), fails(429), lists(status=302)])
+async def test_a_list_that_says_something_is_enough(tmp_path, reply):
+    async with fake_provider(reply) as provider, probing(tmp_path, provider.base_url) as at:
+        await at.prober.look_at_remote(now_s())
+        assert [seen.path for seen in provider.requests] == ["/v1/models"]
+
+
+async def test_both_questions_share_the_time_of_one_look(tmp_path, monkeypatch):
+    monkeypatch.setattr(probes, "LOOK_TIMEOUT_S", 0.3)
+    async with fake_provider(fails(404), hangs()) as provider, probing(tmp_path, provider.base_url) as at:
+        await at.prober.look_at_remote(now_s())
+        assert looks(at.health)["one/small-1"] == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "url"),
+    [
+        ("http://h:8000/v1", "http://h:8000/health"),
+        ("https://h.example/a/b", "https://h.example/health"),
+        ("http://[::1]:80", "http://[::1]:80/health"),
+    ],
+)
+def test_health_is_at_the_root_of_the_same_server(base_url, url):
+    assert probes.health_url(base_url) == url
+
+
 async def test_nobody_there_is_bad(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: refuses
