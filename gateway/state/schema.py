@@ -13,6 +13,12 @@ HISTOGRAM_COLUMN: Final = "ttft_hist"
 SPANS: Final = ("endpoint_minute", "endpoint_hour", "endpoint_day")
 """Tables of what Endpoints did, one row per Endpoint and span. `minute` is the first minute of the span."""
 
+SPENT_COLUMNS: Final = (
+    *("requests", "attempts", "failed", "estimated", "input_tokens", "output_tokens", "cached_tokens"),
+    *("cache_write_tokens", "reasoning_tokens", "cost_in_nusd", "unknown_cost"),
+)
+"""What the roll-ups of the ledger add up. `unknown_cost` counts rows whose cost nobody knows."""
+
 COUNT_COLUMNS: Final = tuple(
     field.name for field in fields(MinuteRow) if field.name not in (*KEY_COLUMNS, HISTOGRAM_COLUMN)
 )
@@ -38,6 +44,18 @@ _EVENTS = (
     "standing TEXT NOT NULL, cause TEXT NOT NULL) STRICT"
 )
 
+_ENTRY = (
+    "CREATE TABLE entry (entry INTEGER PRIMARY KEY, attempt_id TEXT NOT NULL UNIQUE, unix_us INTEGER NOT NULL, "
+    "key_id TEXT NOT NULL, route TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL, provider TEXT NOT NULL, "
+    "surface TEXT NOT NULL, stream INTEGER NOT NULL, price_id TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, "
+    "output_limit INTEGER, reserved_in_nusd INTEGER NOT NULL, app TEXT NOT NULL, referer TEXT NOT NULL, "
+    "user TEXT NOT NULL, session TEXT NOT NULL, tags TEXT NOT NULL, ended_unix_us INTEGER NOT NULL, "
+    "outcome TEXT NOT NULL, code TEXT, input_tokens INTEGER, output_tokens INTEGER, cached_tokens INTEGER, "
+    "cache_write_tokens INTEGER, reasoning_tokens INTEGER, usage_source TEXT NOT NULL, cost_in_nusd INTEGER, "
+    "cost_source TEXT NOT NULL, ttft_ms INTEGER, duration_ms INTEGER NOT NULL, upstream_id TEXT) STRICT"
+)
+_SPENT = ", ".join(f"{name} INTEGER NOT NULL" for name in SPENT_COLUMNS)
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         _BLOCKS,
@@ -48,6 +66,15 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         *(f"CREATE INDEX {span}_time ON {span} (minute)" for span in SPANS),
         _EVENTS,
         "CREATE INDEX endpoint_event_of ON endpoint_event (endpoint_id, unix_s)",
+    ),
+    (
+        _ENTRY,
+        "CREATE TABLE price_snapshot (price_id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, data TEXT NOT NULL) STRICT",
+        *(
+            f"CREATE TABLE spend_{span} (by TEXT NOT NULL, {span} INTEGER NOT NULL, name TEXT NOT NULL, {_SPENT}, "
+            f"PRIMARY KEY (by, {span}, name)) STRICT, WITHOUT ROWID"
+            for span in ("hour", "day")
+        ),
     ),
 )
 """Statements that lead from version n to n + 1, `PRAGMA user_version` being n. Released ones never change."""

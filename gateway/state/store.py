@@ -16,6 +16,7 @@ from typing import Any, Final
 from gateway.observation import MinuteRow
 from gateway.state.blocks import BLOCK_FULL_BYTES, RECORD_MAX_BYTES, RECORDS_MAX, Packed
 from gateway.state.connection import StoreLock, make_private, move_aside, open_writer
+from gateway.state.entries import Outbox
 from gateway.state.errors import DamagedStoreError, StoreError, translate
 from gateway.state.pending import Pending
 from gateway.state.writer import RECORDS_MAX_BYTES, EndpointEvent, Writer
@@ -27,6 +28,8 @@ QUEUE_MAX: Final = 8192
 RETRY_WAIT_S: Final = 0.5
 """First pause after the file could not be written; it doubles."""
 RETRY_WAIT_MAX_S: Final = 30.0
+LEDGER_ROWS_MAX: Final = 1000
+"""Rows of the ledger in one transaction."""
 TIDY_EVERY_S: Final = 60.0
 """How often old records and minutes are looked for."""
 CLOSE_TIMEOUT_S: Final = 6.0
@@ -36,7 +39,7 @@ _log = logging.getLogger("mixgate.state")
 
 
 class Store:
-    """Writes records, minutes and events. Its methods may be called from any thread and never block, but for two."""
+    """Writes records, minutes, events and the ledger. Any thread may call its methods; only two of them ever block."""
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class Store:
         self._records_max_bytes = records_max_bytes
         self._records: deque[Any] = deque()
         self._pending = Pending()
+        self._outbox: Outbox | None = None
         self._marks: deque[threading.Event] = deque()
         self._packed: list[Packed] = []
         self._retry_wait_s = 0.0
@@ -90,11 +94,21 @@ class Store:
             return False
         self._records.append(record)
         if not self._awake:
-            self._awake = True
-            self._wake.set()
+            self.wake()
         elif len(self._records) == RECORDS_MAX:
             self._hurry.set()
         return True
+
+    def attach(self, outbox: Outbox) -> None:
+        """Fetch rows of the ledger from there, whenever it is woken."""
+        self._outbox = outbox
+        self.wake()
+
+    def wake(self) -> None:
+        """There is something to be written, some time soon."""
+        if not self._awake:
+            self._awake = True
+            self._wake.set()
 
     def write_minutes(self, rows: Iterable[MinuteRow]) -> None:
         """Add to what is known of Endpoints in a minute."""
@@ -168,7 +182,17 @@ class Store:
             self._checked = True
         return self._writer
 
+    def _write_ledger(self, writer: Writer) -> None:
+        """Write what the outbox has. What fails stays there."""
+        while self._outbox is not None:
+            with self._outbox.batch(LEDGER_ROWS_MAX) as batch:
+                if batch.rows or batch.prices:
+                    writer.write_ledger(batch)
+            if len(batch.rows) < LEDGER_ROWS_MAX:
+                break
+
     def _write_all(self, writer: Writer) -> None:
+        self._write_ledger(writer)
         while True:
             self._pack_some()
             if not self._packed:
@@ -225,7 +249,8 @@ class Store:
             self._replace_damaged(error)
         elif self.failure is None or type(self.failure) is not type(error):
             _log.warning(
-                "%s cannot be written: %s. Requests are answered all the same; their records are dropped once %d wait",
+                "%s cannot be written: %s. Requests are answered all the same; the ledger is kept in the journal, and "
+                "records are dropped once %d wait",
                 *(self.path, error, QUEUE_MAX),
             )
         if self.failure is None:
@@ -249,6 +274,8 @@ class Store:
         if self.failure is not None:
             lost = self.dropped - self._lost_before
             _log.warning("%s can be written again; %d records were dropped in the meantime", self.path, lost)
+            # What failed was written first; what has come since may be more.
+            self._wake.set()
         self.failure = None
         self._retry_wait_s = 0.0
 

@@ -10,7 +10,10 @@ from msgspec.structs import astuple
 
 from gateway.observation import MinuteRow
 from gateway.state.blocks import LEVEL, Packed, pack
+from gateway.state.entries import Batch
+from gateway.state.ledger_rows import write_entries
 from gateway.state.schema import COUNT_COLUMNS, HISTOGRAM_COLUMN, SPANS
+from gateway.state.transaction import Transaction
 
 RECORDS_FOR_S: Final = 7 * 86_400
 """How long records are kept."""
@@ -74,7 +77,7 @@ class Writer:
             if one.static is not None
             and self._static_used.get(one.static.digest, -STATIC_TOUCH_S) + STATIC_TOUCH_S <= now
         }
-        with _Transaction(self._connection):
+        with Transaction(self._connection):
             for digest, data in stale.items():
                 self._write_static(digest, data, now)
             self._connection.execute(
@@ -93,7 +96,7 @@ class Writer:
     def write_minutes(self, rows: Iterable[MinuteRow]) -> None:
         """Add to the minutes of Endpoints."""
         values = ", ".join("?" * len(_ROW))
-        with _Transaction(self._connection):
+        with Transaction(self._connection):
             self._connection.executemany(
                 f"INSERT INTO endpoint_minute ({_COLUMNS}) VALUES ({values}) {_ON_CONFLICT}",  # noqa: S608 # our names
                 [[getattr(row, name) for name in _ROW] for row in rows],
@@ -101,11 +104,23 @@ class Writer:
 
     def write_events(self, events: Iterable[EndpointEvent]) -> None:
         """Keep changes of standing."""
-        with _Transaction(self._connection):
+        with Transaction(self._connection):
             self._connection.executemany(
                 "INSERT INTO endpoint_event (unix_s, endpoint_id, standing, cause) VALUES (?, ?, ?, ?)",
                 [astuple(event) for event in events],
             )
+
+    def write_ledger(self, batch: Batch) -> None:
+        """Add rows to the ledger, and what they come to; whoever hands them over may forget them then.
+
+        The disk has them when this returns: it is the one thing here that nobody could make again.
+        """
+        self._connection.execute("PRAGMA synchronous = FULL")
+        try:
+            with Transaction(self._connection):
+                write_entries(self._connection, batch)
+        finally:
+            self._connection.execute("PRAGMA synchronous = NORMAL")
 
     def is_full(self, max_bytes: int) -> bool:
         """Whether the oldest records have to go before their time."""
@@ -126,14 +141,14 @@ class Writer:
             gone_bytes += size_bytes
         if not gone:
             return False
-        with _Transaction(self._connection):
+        with Transaction(self._connection):
             self._connection.execute("DELETE FROM decision_block WHERE block <= ?", (gone[-1],))
         self._size_bytes -= gone_bytes
         return len(gone) == PRUNED_BLOCKS_MAX
 
     def prune_rest(self, now_unix_s: float) -> bool:
         """Do a little of all other tidying. Whether there may be more of it."""
-        with _Transaction(self._connection):
+        with Transaction(self._connection):
             more = self._roll(0, now_unix_s - MINUTES_FOR_S)
             more = self._roll(1, now_unix_s - HOURS_FOR_S) or more
             self._connection.execute(
@@ -212,28 +227,3 @@ _ON_CONFLICT: Final = (
     f"ON CONFLICT (endpoint_id, minute) DO UPDATE SET {_ADDED}, "
     f"{HISTOGRAM_COLUMN} = add_histograms({HISTOGRAM_COLUMN}, excluded.{HISTOGRAM_COLUMN})"
 )
-
-
-class _Transaction:
-    """All of what is done inside, or nothing."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            try:
-                self._connection.execute("COMMIT")
-            except sqlite3.Error:
-                self._roll_back()
-                raise
-        else:
-            self._roll_back()
-
-    def _roll_back(self) -> None:
-        # SQLite rolls back by itself where the disk is full.
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")

@@ -1,0 +1,190 @@
+"""The ledger as the engine has it: an Attempt is begun before it is sent and settled once; nothing here ever waits.
+
+What is begun and settled is in the journal at once, which survives the process, and in the store a moment later. Where
+the store cannot be written the journal keeps it; where the journal has no room either, `available` says that nothing
+that costs money may be sent.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from gateway.ledger.backlog import Backlog
+from gateway.ledger.costs import US_PER_S, Ending, Tariff, settlement_of
+from gateway.ledger.entry import Intent, Settlement, row_of
+from gateway.ledger.journal import CHECKPOINT, ENTRY, INTENT, PRICE, Journal
+from gateway.ledger.recovery import Recovery
+from gateway.ledger.segment import Segment
+from gateway.state.store import Store
+
+FOLDER_NAME: Final = "journal"
+CHECKPOINT_TOKENS: Final = 256
+"""So many tokens further, how far an answer is is noted anew."""
+RETRY_AFTER_S: Final = 5.0
+"""When to come back while nothing can be written down."""
+
+_log = logging.getLogger("mixgate.ledger")
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+class _Open(Struct):
+    """An Attempt that is on its way."""
+
+    intent: Intent
+    tariff: Tariff | None
+    segment: Segment | None
+    output_tokens: int = 0
+    """As last noted in the journal."""
+
+
+class Books:
+    """Used by the loop's thread, but for `open` and `close`."""
+
+    def __init__(self, journal: Journal, store: Store, *, unix_time_s: Callable[[], float] = time.time) -> None:
+        self.repeated = 0
+        """Settlements of what was settled before, or never begun. They change nothing."""
+        self.unjournaled = 0
+        """Attempts whose beginning the journal could not take: a crash would have lost them."""
+        self._journal = journal
+        self._store = store
+        self._recovery = Recovery(journal, lambda: int(unix_time_s() * US_PER_S))
+        self._backlog = Backlog(journal, self._recovery)
+        self._open: dict[str, _Open] = {}
+        self._known_prices: set[str] = set()
+        self._waits = False
+
+    @classmethod
+    def open(cls, home: Path, store: Store, **settings: Any) -> "Books":
+        """Begin to keep books, and let the store's thread put in order what a crash left. Blocks for a moment."""
+        journal = Journal(home / FOLDER_NAME)
+        books = cls(journal, store, **settings)
+        books.start()
+        return books
+
+    def start(self) -> None:
+        """Open the journal and give the store what was left. Blocks for a moment."""
+        self._journal.open()
+        self._store.attach(self._backlog)
+
+    @property
+    def available(self) -> bool:
+        """Whether what begins now can be written down: else nothing that costs money may be sent."""
+        available = self._journal.usable or (self._store.failure is None and not self._backlog.full)
+        if available == self._waits:
+            self._waits = not available
+            if available:
+                _log.warning("the ledger can be written again")
+            else:
+                _log.error("neither the journal nor the store can be written: what costs money is refused")
+        return available
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts that are begun and not settled."""
+        return len(self._open)
+
+    @property
+    def behind(self) -> bool:
+        """Whether the store does not have everything yet."""
+        return not self._backlog.empty
+
+    def wait_recovered(self, timeout_s: float) -> bool:
+        """Wait until the store has everything that a crash left. Blocks."""
+        return self._backlog.recovered.wait(timeout_s)
+
+    def begin(self, intent: Intent, tariff: Tariff | None = None) -> None:
+        """An Attempt is about to be sent. To be called before a byte of it is.
+
+        Args:
+            intent: What it is.
+            tariff: What it will be billed by.
+        """
+        if self._journal.failed:
+            self._write_again()
+        if intent.attempt_id in self._open:
+            self.repeated += 1
+            return
+        segment = self._note(intent, tariff)
+        if segment is None:
+            self.unjournaled += 1
+        else:
+            segment.held += 1
+        self._open[intent.attempt_id] = _Open(intent, tariff, segment)
+
+    def checkpoint(self, attempt_id: str, output_tokens: int) -> None:
+        """An answer has come this far: what would be estimated, were the gateway killed now."""
+        one = self._open.get(attempt_id)
+        if one is not None and output_tokens >= one.output_tokens + CHECKPOINT_TOKENS:
+            one.output_tokens = output_tokens
+            self._journal.append(CHECKPOINT, _encode((attempt_id, output_tokens)))
+
+    def end(self, attempt_id: str, ending: Ending) -> Settlement | None:
+        """An Attempt is over: work out what it cost, by the tariff with which it was begun, and settle it.
+
+        None where it is not on its way.
+        """
+        one = self._open.get(attempt_id)
+        if one is None or one.tariff is None:
+            self.repeated += 1
+            return None
+        settlement = settlement_of(one.intent, ending, one.tariff)
+        self.settle(settlement)
+        return settlement
+
+    def settle(self, settlement: Settlement) -> bool:
+        """An Attempt is over. False where it was settled before or never begun: then nothing changes."""
+        one = self._open.pop(settlement.attempt_id, None)
+        if one is None:
+            self.repeated += 1
+            return False
+        row = row_of(one.intent, settlement)
+        journal = self._journal
+        before = journal.position
+        segment = journal.append(ENTRY, _encode(row))
+        if segment is None:
+            # Its intent stays in the journal: after a crash that is all there is. It is let go when the row is safe.
+            self._backlog.add(row, one.segment, None)
+        else:
+            segment.held += 1
+            if one.segment is not None:
+                one.segment.held -= 1
+            self._backlog.add(row, segment, before)
+        self._store.wake()
+        return True
+
+    def close(self) -> None:
+        """Hand the journal to the disk; to be called once the store is closed. Blocks."""
+        self._journal.close()
+
+    def _note(self, intent: Intent, tariff: Tariff | None) -> Segment | None:
+        """Write down what begins, and in the same file by what it is billed."""
+        payload = _encode(intent)
+        segment = self._journal.append(INTENT, payload)
+        if tariff is None or segment is None or intent.price_id in segment.prices or not intent.price_id:
+            return segment
+        snapshot = tariff.snapshot
+        if snapshot.price_id not in self._known_prices:
+            self._known_prices.add(snapshot.price_id)
+            self._backlog.add_price(snapshot)
+        place = self._journal.append(PRICE, _encode(snapshot))
+        if place is not None:
+            place.prices.add(snapshot.price_id)
+            if place is not segment:
+                return self._journal.append(INTENT, payload)
+        return segment
+
+    def _write_again(self) -> None:
+        """The disk did not take a file: what is on its way is written into the next one."""
+        self._journal.failed = False
+        for one in self._open.values():
+            if one.segment is not None and one.segment.failed:
+                segment = self._note(one.intent, one.tariff)
+                if segment is not None:
+                    one.segment.held -= 1
+                    segment.held += 1
+                    one.segment = segment

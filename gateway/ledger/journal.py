@@ -1,0 +1,253 @@
+"""The journal: what was begun and what it came to, in files mapped into memory, until the store has it for good.
+
+`append` is a memcpy and never waits for the disk. A thread makes room ahead of it, hands what was written to the disk
+every SYNC_EVERY_S, which is what a power cut can take, and removes files whose every Attempt is in the store.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from gateway.ledger.segment import FOLDER_MODE, MAGIC, RECORD_MAX_BYTES, Files, Segment, records
+from gateway.state.connection import StoreLock
+from gateway.state.errors import StoreInUseError
+
+INTENT: Final = 1
+ENTRY: Final = 2
+PRICE: Final = 3
+CHECKPOINT: Final = 4
+SEGMENT_BYTES: Final = 4 * 1024 * 1024
+"""Room for some 10,000 Attempts."""
+SEGMENTS_MAX: Final = 128
+"""Files at most, 512 MiB: what is kept for the store while that cannot be written."""
+SYNC_EVERY_S: Final = 0.1
+RETRY_EVERY_S: Final = 1.0
+"""How often it is tried anew to make room where there is none."""
+CLOSE_TIMEOUT_S: Final = 5.0
+_SUFFIX: Final = ".journal"
+
+_log = logging.getLogger("mixgate.ledger")
+
+
+class Journal:
+    """Written by one thread, the loop's. What is not marked otherwise is for that thread."""
+
+    def __init__(
+        self,
+        folder: Path,
+        files: Files | None = None,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        segments_max: int = SEGMENTS_MAX,
+    ) -> None:
+        self.folder = folder
+        self.old: list[Path] = []
+        """Files of processes that are gone, oldest first."""
+        self.found = False
+        """Whether it was looked what there is."""
+        self.failed = False
+        """Whether the disk did not take a file: what is open must be written down once more."""
+        self.failure: OSError | StoreInUseError | None = None
+        """Why there is no room ahead."""
+        self._files = files or Files()
+        self._segment_bytes = segment_bytes
+        self._segments_max = segments_max
+        self._current: Segment | None = None
+        self._spare: Segment | None = None
+        self._full: list[Segment] = []
+        self._next = 1
+        self._lock = StoreLock(folder / "journal")
+        self._full_lock = threading.Lock()
+        self._wake = threading.Event()
+        self._hurry = threading.Event()
+        self._awake = False
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="mixgate-journal", daemon=True)
+
+    def open(self) -> None:
+        """Find what was left, make room, and start the thread. What fails is in `failure`, and tried again. Blocks."""
+        self._make_room()
+        self._current, self._spare = self._spare, None
+        self._make_room()
+        self._thread.start()
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can take more."""
+        current = self._current
+        if self._spare is not None:
+            return True
+        return current is not None and not current.failed and current.end + 2 * RECORD_MAX_BYTES < current.size_bytes
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Where the next record goes: number of the file, and where in it."""
+        return (0, 0) if self._current is None else (self._current.number, self._current.end)
+
+    def append(self, kind: int, payload: bytes) -> Segment | None:
+        """Write a record; gives where it is, None where there is no room for it."""
+        segment = self._current
+        if len(payload) > RECORD_MAX_BYTES:
+            return None
+        if segment is None or segment.failed or not segment.append(kind, payload):
+            segment = self._next_segment()
+            if segment is None or not segment.append(kind, payload):
+                return None
+        if not self._awake:
+            self._awake = True
+            self._wake.set()
+        return segment
+
+    def since(self, start: tuple[int, int], end: tuple[int, int]) -> Iterator[tuple[Segment, int, int, bytes]]:
+        """Records between two positions. For any one thread, as long as none of their Segments is done."""
+        with self._full_lock:
+            segments = [*self._full, self._current]
+        for segment in segments:
+            if segment is not None and start[0] <= segment.number <= end[0]:
+                first = start[1] if segment.number == start[0] else len(MAGIC)
+                last = end[1] if segment.number == end[0] else segment.end
+                try:
+                    for kind, at, payload in segment.records(first, last):
+                        yield segment, kind, at, payload
+                except ValueError:
+                    # It was closed in the meantime: the store has all of it.
+                    continue
+
+    def read_old(self, path: Path) -> Iterator[tuple[int, bytes]]:
+        """Records of a file that was left.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        data = self._files.read(path)
+        if not data.startswith(MAGIC):
+            # It was being made when its process ended.
+            return
+        at = len(MAGIC)
+        for kind, end, payload in records(data, at, len(data)):
+            at = end
+            yield kind, payload
+        if any(data[at : at + 12]):
+            _log.warning("%s breaks off in the middle of a record, as a crash leaves it", path)
+
+    def remove_old(self, path: Path) -> None:
+        """Delete a file that was left, now that the store has all that it said. Any thread."""
+        try:
+            self._files.remove(path)
+        except OSError as error:
+            # It is read again at the next start, which adds nothing.
+            _log.warning("%s cannot be removed: %s", path, error)
+        with contextlib.suppress(ValueError):
+            self.old.remove(path)
+
+    def close(self) -> None:
+        """Hand everything to the disk, and remove what is in the store. Blocks."""
+        self._stopping = True
+        self._wake.set()
+        self._hurry.set()
+        self._thread.join(CLOSE_TIMEOUT_S)
+        with self._full_lock:
+            left = [one for one in (*self._full, self._current, self._spare) if one is not None]
+            self._full, self._current, self._spare = [], None, None
+        for segment in left:
+            segment.close()
+            if segment.live <= 0:
+                self._remove(segment)
+        self._lock.release()
+
+    def _next_segment(self) -> Segment | None:
+        """Go on in the next file, if there is one."""
+        self._hurry.set()
+        self._wake.set()
+        if self._spare is None:
+            return None
+        with self._full_lock:
+            if self._current is not None:
+                self._full.append(self._current)
+            self._current, self._spare = self._spare, None
+        return self._current
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(RETRY_EVERY_S if self._spare is None or self._full else None)
+            self._wake.clear()
+            self._hurry.wait(SYNC_EVERY_S)
+            self._hurry.clear()
+            # Whoever appends from here on wakes the thread anew.
+            self._awake = False
+            self._make_room()
+            self._sync()
+        self._sync()
+
+    def _make_room(self) -> None:
+        """Make the file that comes next, where there is none and they are not too many."""
+        if self._spare is not None or self._stopping:
+            return
+        try:
+            if not self.found:
+                self._find()
+            if len(self._full) + len(self.old) + 1 >= self._segments_max:
+                raise OSError(f"{self._segments_max} files wait for the store")  # noqa: TRY301  # as a full disk
+            number, self._next = self._next, self._next + 1
+            self._spare = Segment(self.folder / f"{number:012d}{_SUFFIX}", number, self._segment_bytes, self._files)
+        except (OSError, StoreInUseError) as error:
+            self._note(error)
+        else:
+            if self.failure is not None:
+                _log.warning("the journal has room again")
+            self.failure = None
+
+    def _find(self) -> None:
+        """Be the only one here, and see what is left of those before.
+
+        Raises:
+            StoreInUseError: Another process is here.
+            OSError: The folder cannot be read or written.
+        """
+        self.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        self._lock.take()
+        self.old = sorted(self.folder.glob(f"*{_SUFFIX}"))
+        self._next = 1 + max((_number(path) for path in self.old), default=0)
+        self.found = True
+
+    def _note(self, error: OSError | StoreInUseError) -> None:
+        if self.failure is None:
+            _log.warning("the journal in %s has no room ahead: %s", self.folder, error)
+        self.failure = error
+
+    def _sync(self) -> None:
+        """Hand all to the disk, then remove what is done with: the last word of its Attempts lies in later files."""
+        with self._full_lock:
+            segments = [*self._full, *([] if self._current is None else [self._current])]
+            done = [one for one in self._full if one.live <= 0]
+        synced = True
+        for segment in segments:
+            if segment.failed or segment in done:
+                continue
+            try:
+                segment.sync()
+            except OSError as error:
+                # What the disk has of it now, nobody knows; asking again would only hide that.
+                synced = False
+                segment.failed = self.failed = True
+                _log.error("the disk did not take %s: %s", segment.path, error.strerror or error)
+        if not synced or any(one.failed and one.live > 0 for one in segments):
+            return
+        with self._full_lock:
+            self._full = [one for one in self._full if one not in done]
+        for segment in done:
+            segment.close()
+            self._remove(segment)
+
+    def _remove(self, segment: Segment) -> None:
+        try:
+            self._files.remove(segment.path)
+        except OSError as error:
+            _log.warning("%s cannot be removed: %s", segment.path, error)
+
+
+def _number(path: Path) -> int:
+    return int(path.stem) if path.stem.isdecimal() else 0
