@@ -4,27 +4,16 @@ from collections.abc import Callable
 from math import inf
 from typing import Final
 
+from gateway.health.answers import Answers
 from gateway.health.breaker import Breaker
 from gateway.health.evidence import LOOK_HOLDS_S, Complaints, Looks
 from gateway.health.kinds import COUNTED, FailureKind, Permit, Result
 from gateway.health.pace import Pace
 from gateway.health.parking import Cap, Parking
-from gateway.health.ring import Ring
+from gateway.health.reasons import WHY_LATER
 from gateway.health.uptime import Share, Uptime
 from gateway.observation import UNOBSERVED, MinuteRow, Observation, Quantiles, Standing
 
-RATIO_BUCKETS: Final = 12
-RATIO_BUCKET_S: Final = 5.0
-"""Of the minute of answers that its ratio is of: the steps in which it moves on."""
-RATIO_LEAST: Final = 10
-RATIO_OPEN: Final = 0.5
-"""At least half of at least ten answers of the last minute failed: open."""
-RATIO_DEGRADED: Final = 0.05
-OUTAGE_BUCKETS: Final = 30
-OUTAGE_BUCKET_S: Final = 1.0
-"""Of the half minute of answers that an outage is judged by."""
-OUTAGE_LEAST: Final = 3
-OUTAGE_SHARE: Final = 0.5
 DISABLED_S: Final = 300.0
 """How long it is left alone after it refused our key or did not know the model."""
 REPROBE_S: Final = 30.0
@@ -45,7 +34,9 @@ class EndpointHealth:
 
     __slots__ = (
         "_announced",
+        "_answers",
         "_breaker",
+        "_calm_until_s",
         "_cap",
         "_capacity",
         "_cold_s",
@@ -54,6 +45,7 @@ class EndpointHealth:
         "_figures_until_s",
         "_fresh_until_s",
         "_gated",
+        "_last_ok_s",
         "_last_s",
         "_latency",
         "_looks",
@@ -63,10 +55,9 @@ class EndpointHealth:
         "_panics",
         "_parking",
         "_probing",
-        "_ratio",
-        "_recent",
         "_restless_until_s",
         "_throughput",
+        "_troubled",
         "_uptime",
         "_uptime_share",
         "_waiting",
@@ -90,8 +81,7 @@ class EndpointHealth:
         self._breaker = Breaker(random)
         self._parking = Parking(random)
         self._cap = Cap()
-        self._ratio = Ring(RATIO_BUCKETS, RATIO_BUCKET_S)
-        self._recent = Ring(OUTAGE_BUCKETS, OUTAGE_BUCKET_S)
+        self._answers = Answers()
         self._uptime = Uptime()
         self._may_open = may_open
         self._on_change = on_change
@@ -102,7 +92,9 @@ class EndpointHealth:
         self._panics = 0
         self._complaints = Complaints()
         self._looks = Looks()
-        self._last_s = -inf
+        self._last_s = self._last_ok_s = -inf
+        self._troubled = False
+        """Whether something has gone wrong, or looked so, that the next good answer makes up for."""
         self._restless_until_s = -inf
         self._waiting = 0
         self._capacity: int | None = None
@@ -111,6 +103,8 @@ class EndpointHealth:
         self._why = ""
         self._observation = UNOBSERVED
         self._fresh_until_s = -inf
+        self._calm_until_s = -inf
+        """Until when good answers change nothing of the Observation but its counts and means."""
         self._figures_until_s = -inf
         self._latency: Quantiles | None = None
         self._throughput: Quantiles | None = None
@@ -147,6 +141,8 @@ class EndpointHealth:
             self._succeed(permit, result, now_s)
         elif not result.lagged:
             self._fail(permit, result.failure, result, now_s)
+        if result.failure is not None or permit is not Permit.NORMAL:
+            self._calm_until_s = -inf
         if permit is not Permit.REFUSED and self.in_flight > 0:
             self.in_flight -= 1
         self._fresh_until_s = -inf
@@ -160,7 +156,8 @@ class EndpointHealth:
         self._uptime.count("probe_ok" if ok else "probe_fail")
         self._looks.add(now_s, ok=ok)
         self._restless_until_s = max(self._restless_until_s, now_s + LOOK_HOLDS_S + 1.0)
-        self._fresh_until_s = -inf
+        self._troubled = True
+        self._fresh_until_s = self._calm_until_s = -inf
 
     def note_capacity(self, waiting: int, capacity: int | None, start_s: float = 0.0) -> None:
         """What a local worker says of itself.
@@ -180,6 +177,8 @@ class EndpointHealth:
         """How it is doing. The same object until something changed or a second passed."""
         if now_s < self._fresh_until_s:
             return self._observation
+        if now_s < self._calm_until_s:
+            return self._count_anew(now_s)
         return self._observe_anew(now_s)
 
     def is_out(self) -> bool:
@@ -210,7 +209,7 @@ class EndpointHealth:
         """Take up what an earlier process kept, oldest first. `minute` is of the monotonic clock."""
         self._uptime.restore(row, minute)
         self._restless_until_s = now_s + STILL_S
-        self._fresh_until_s = self._figures_until_s = -inf
+        self._fresh_until_s = self._calm_until_s = self._figures_until_s = -inf
 
     def _admit(self, now_s: float, *, panic: bool) -> Permit:
         limit = self._cap.settle(self.in_flight, now_s)
@@ -224,7 +223,7 @@ class EndpointHealth:
             self._probing = True
             breaker.begin_probe()
             if self._announced != "probing":
-                self._announce("probing", _WHY_LATER["probing"], now_s)
+                self._announce("probing", WHY_LATER["probing"], now_s)
             return Permit.PROBE
         if panic and disabled_s is None and self._panics < PANIC_MAX:
             self._panics += 1
@@ -232,19 +231,19 @@ class EndpointHealth:
         return Permit.REFUSED
 
     def _succeed(self, permit: Permit, result: Result, now_s: float) -> None:
-        self._last_s = now_s
+        self._last_s = self._last_ok_s = now_s
         self._restless_until_s = now_s + STILL_S
         bucket = self.pace.add(result, now_s)
         self._uptime.succeed(now_s, bucket, result.prompt_tokens, result.output_tokens or 0)
-        self._ratio.add_ok(now_s)
-        self._recent.add_ok(now_s)
-        self._parking.calm()
-        self._looks.reset()
-        self._complaints.clear(now_s)
-        if permit is Permit.NORMAL:
-            self._breaker.good()
-        elif permit is Permit.PROBE:
-            self._probe_went_well(now_s)
+        self._answers.add_ok(now_s)
+        if self._troubled:
+            self._parking.calm()
+            self._looks.reset()
+            if permit is Permit.NORMAL:
+                self._breaker.good()
+                self._troubled = False
+            elif permit is Permit.PROBE:
+                self._probe_went_well(now_s)
 
     def _probe_went_well(self, now_s: float) -> None:
         was_disabled, self._disabled_until_s = self._disabled_until_s is not None, None
@@ -253,20 +252,19 @@ class EndpointHealth:
                 self._announce("healthy", "it takes our key again", now_s)
         elif self._breaker.probe_went_well(now_s):
             # What it did before is over: it would open again with the next failure.
-            self._ratio.clear()
-            self._recent.clear()
+            self._answers.clear()
             self._announce("healthy", "two requests in a row went well", now_s)
 
     def _fail(self, permit: Permit, kind: FailureKind, result: Result, now_s: float) -> None:
         self._last_s = now_s
         self._restless_until_s = now_s + STILL_S
-        if kind == "client" and self._complaints.add(result.caller, now_s):
+        self._troubled = True
+        if kind == "client" and self._complaints.add(result.caller, now_s, self._last_ok_s):
             kind = "server"
         bucket = -1 if result.ttft_s is None else self.pace.add(result, now_s)
         self._uptime.fail(kind, now_s, bucket, result.prompt_tokens, result.output_tokens or 0)
         if kind in COUNTED:
-            self._ratio.add_bad(now_s)
-            self._recent.add_bad(now_s)
+            self._answers.add_bad(now_s)
             if kind == "overload" and self._cap.limit is not None:
                 self._cap.lower(self.in_flight, now_s)
             self._count(permit, kind, now_s)
@@ -285,8 +283,8 @@ class EndpointHealth:
             self._reopen(f"the trial request failed: {kind}", now_s)
         elif permit is Permit.NORMAL and breaker.state == "closed":
             why = breaker.bad(now_s, connect=kind == "connect")
-            if why is None and self._ratio.is_bad(now_s, least=RATIO_LEAST, share=RATIO_OPEN):
-                failed, total = self._ratio.bad, self._ratio.bad + self._ratio.ok
+            if why is None and self._answers.are_mostly_bad(now_s):
+                failed, total = self._answers.of_a_minute
                 if self._may_open(self.id):
                     why = f"{failed} of {total} requests failed within a minute"
                     breaker.open(now_s)
@@ -327,7 +325,7 @@ class EndpointHealth:
             self._uptime_share = self._uptime.current(now_s)
         standing, until_s = self._standing(now_s)
         if standing != self._announced and not self._probing:
-            self._announce(standing, _WHY_LATER[standing], now_s)
+            self._announce(standing, WHY_LATER[standing], now_s)
         limit = self._cap.settle(self.in_flight, now_s)
         weight = self._breaker.weight(now_s)
         if limit is not None:
@@ -337,13 +335,36 @@ class EndpointHealth:
         for moment_s in (self._parking.until_s, self._breaker.until_s, self._disabled_until_s):
             if moment_s is not None and now_s < moment_s < self._fresh_until_s:
                 self._fresh_until_s = moment_s
+        outage = self._answers.are_an_outage(now_s)
+        # One good answer more may make enough of them for a few bad ones to count.
+        well = standing == "healthy" and self._answers.are_all_good
+        calm = well and weight == 1.0 and limit is None
+        self._calm_until_s = min(second_s, self._fresh_until_s) if calm else -inf
         self._observation = Observation(
             standing,
             until_s,
-            self._recent.is_bad(now_s, least=OUTAGE_LEAST, share=OUTAGE_SHARE),
+            outage,
             weight,
             self.in_flight + self._waiting,
             _smaller(limit, self._capacity),
+            self._ttft_s(now_s),
+            self.pace.tokens_per_s(now_s),
+            self._uptime_share,
+            self._latency,
+            self._throughput,
+        )
+        return self._observation
+
+    def _count_anew(self, now_s: float) -> Observation:
+        """As `_observe_anew`, where nothing but good answers came since: only counts and means have changed."""
+        self._fresh_until_s = self._calm_until_s
+        self._observation = Observation(
+            "healthy",
+            0.0,
+            False,  # noqa: FBT003 (by position: by name it takes three times as long)
+            1.0,
+            self.in_flight + self._waiting,
+            self._capacity,
             self._ttft_s(now_s),
             self.pace.tokens_per_s(now_s),
             self._uptime_share,
@@ -370,21 +391,10 @@ class EndpointHealth:
         if breaker.state != "closed":
             free = breaker.is_due(now_s) and not self._probing
             return "probing" if free else "open", max(breaker.until_s, taken_s)
-        if self._ratio.is_bad(now_s, least=RATIO_LEAST, share=RATIO_DEGRADED):
+        if self._answers.are_often_bad(now_s):
             return "degraded", 0.0
         looks_down = self._uptime_share is None and self._looks.is_down(now_s)
         return "degraded" if looks_down else "healthy", 0.0
-
-
-_WHY_LATER: Final[dict[Standing, str]] = {
-    "healthy": "nothing speaks against it any more",
-    "degraded": "at least one in twenty requests failed within a minute, or free looks at it do",
-    "probing": "its time is over: one request tries it",
-    "parked": "rate limited",
-    "open": "it failed before",
-    "disabled": "the request that tried it did not show that it takes our key again",
-}
-"""Why a standing that came with time alone is what it is."""
 
 
 def _smaller(one: int | None, other: int | None) -> int | None:

@@ -45,23 +45,19 @@ class Looks:
 class Complaints:
     """Who was told that they ask wrongly."""
 
-    __slots__ = ("_last_ok_s", "_told_s")
+    __slots__ = ("_told_s",)
 
     def __init__(self) -> None:
         self._told_s: dict[str, float] = {}
-        self._last_ok_s = -inf
 
-    def clear(self, now_s: float) -> None:
-        """Somebody asked rightly."""
-        self._last_ok_s = now_s
-        if self._told_s:
-            self._told_s.clear()
+    def add(self, caller: str, now_s: float, last_ok_s: float) -> bool:
+        """One more was told. Whether they are so many by now that it cannot be all of them.
 
-    def add(self, caller: str, now_s: float) -> bool:
-        """One more was told. Whether they are so many by now that it cannot be all of them."""
+        Whoever was told before somebody asked rightly (`last_ok_s`) does not count.
+        """
         if caller:
-            since_s = now_s - COMPLAINTS_S
+            since_s = max(now_s - COMPLAINTS_S, last_ok_s)
             self._told_s = {who: at_s for who, at_s in self._told_s.items() if at_s > since_s}
             if len(self._told_s) < COMPLAINTS_MAX or caller in self._told_s:
                 self._told_s[caller] = now_s
-        return len(self._told_s) >= COMPLAINTS_MIN and now_s - self._last_ok_s >= COMPLAINTS_S
+        return len(self._told_s) >= COMPLAINTS_MIN and now_s - last_ok_s >= COMPLAINTS_S

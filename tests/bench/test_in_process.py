@@ -26,4 +26,4 @@ def test_a_run_is_kept_beside_what_was_there(tmp_path):
 
 
 def test_a_profile_names_the_functions_of_a_request():
-    assert "decide.py" in profile_in_process(200)
+    assert "usual.py" in profile_in_process(200)
