@@ -124,11 +124,12 @@ class ChatReply:
             why_nobody = availability(
                 plan.excluded, requested=(answer.request.model,), resting=plan.resting, now_s=now_s
             )
-        body = error_answer(error, answer.attempts, metadata=self._metadata(), availability=why_nobody)
+        metadata = self._metadata()
+        body = error_answer(error, answer.attempts, metadata=metadata, availability=why_nobody)
         if not self._started:
             await self._send_whole(error.status, header_block((*error_headers(error), *self._explain())), body)
             return
-        chunk = error_chunk(body, self._head() if self._openrouter else None, error)
+        chunk = error_chunk(body, self._head() if self._openrouter else None, error, metadata)
         await self._send({"type": "http.response.body", "body": chunk})
 
     async def _send_in_two(self, status: int, block: bytes, body: bytes) -> None:

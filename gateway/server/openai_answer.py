@@ -353,11 +353,20 @@ _OPENROUTER_TYPES: Final = {
 """Our codes in the words of OpenRouter's `error_type`, which is a closed list."""
 
 
-def error_chunk(error: bytes, head: AnswerHead | None, failure: MixgateError) -> bytes:
-    """How a stream ends that broke off: OpenAI's form has no `choices`, OpenRouter's (with `head`) has."""
+def error_chunk(
+    error: bytes, head: AnswerHead | None, failure: MixgateError, metadata: dict[str, Any] | None = None
+) -> bytes:
+    """How a stream ends that broke off: OpenAI's form has no `choices`, OpenRouter's (with `head`) has.
+
+    Args:
+        error: The body of the error, complete: all that OpenAI's form has.
+        head: What every chunk of the stream repeats.
+        failure: What went wrong.
+        metadata: OpenRouter's account of the routing, where it was asked for.
+    """
     if head is None:
         return b"data: %b\n\n%b" % (error, DONE)
-    body = {
+    body: dict[str, Any] = {
         "id": head.id,
         "object": "chat.completion.chunk",
         "created": head.created_unix_s,
@@ -374,4 +383,6 @@ def error_chunk(error: bytes, head: AnswerHead | None, failure: MixgateError) ->
         },
         "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}],
     }
+    if metadata is not None:
+        body["openrouter_metadata"] = metadata
     return b"data: %b\n\n%b" % (_encode(body), DONE)

@@ -209,6 +209,13 @@ def test_an_error_in_a_stream_is_an_error_body_and_nothing_else():
     assert set(body) == {"error"}
 
 
+def test_metadata_stands_beside_the_error_of_a_stream():
+    failure = ERRORS[2]
+    (body,) = payloads(error_chunk(error_answer(failure), HEAD, failure, {"attempt": 1}))
+    assert body["openrouter_metadata"] == {"attempt": 1}
+    assert "openrouter_metadata" not in body["error"]
+
+
 def all_kinds(kind):
     return [kind, *(inner for child in kind.__subclasses__() for inner in all_kinds(child))]
 
