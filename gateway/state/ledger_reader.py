@@ -5,7 +5,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from msgspec import Struct
 
 from gateway.state.entries import ENTRY_COLUMNS, Entry, PriceSnapshot
-from gateway.state.ledger_rows import HOUR_US
+from gateway.state.ledger_rows import HOUR_US, HOURS_PER_DAY
 from gateway.state.reader import Reader
 from gateway.state.schema import SPENT_COLUMNS
 
@@ -15,7 +15,6 @@ PAGE_MAX: Final = 1000
 """Rows of one page."""
 NAMES_MAX: Final = 10_000
 """Lines of one report, those of most cost."""
-HOURS_PER_DAY: Final = 24
 
 
 class Filter(Struct, frozen=True, gc=False):

@@ -5,11 +5,13 @@ a row is handed over, and whatever breaks off in between, the sums are what addi
 """
 
 import sqlite3
+from collections.abc import Sequence
+from itertools import chain
 from typing import Final
 
 from msgspec.structs import astuple
 
-from gateway.state.entries import ENTRY_COLUMNS, Batch
+from gateway.state.entries import ENTRY_COLUMNS, Batch, Row
 from gateway.state.schema import SPENT_COLUMNS
 
 COLUMNS_BY: Final = {
@@ -24,13 +26,13 @@ COLUMNS_BY: Final = {
 }
 """By what is added up, and what says it. A row with several tags counts under each of them."""
 HOUR_US: Final = 3_600_000_000
-DAY_US: Final = 24 * HOUR_US
+HOURS_PER_DAY: Final = 24
+
+ROWS_AT_ONCE: Final = (100, 10, 1)
+"""Rows of one statement. Between two of them the loop's thread may run, and must be waited for."""
 
 # Every value in these statements is bound; what is put together are names of our own.
-_INSERT: Final = (
-    f"INSERT INTO entry ({', '.join(ENTRY_COLUMNS)}) VALUES ({', '.join('?' * len(ENTRY_COLUMNS))}) "  # noqa: S608
-    "ON CONFLICT (attempt_id) DO NOTHING"
-)
+_VALUES: Final = f"({', '.join('?' * len(ENTRY_COLUMNS))})"
 _SUMS: Final = (
     # Of each request the first Attempt stands for it.
     "sum(substr(attempt_id, -2) = '/1'), count(*), sum(outcome <> 'ok'), "
@@ -38,26 +40,25 @@ _SUMS: Final = (
     "coalesce(sum(cached_tokens), 0), coalesce(sum(cache_write_tokens), 0), coalesce(sum(reasoning_tokens), 0), "
     "coalesce(sum(cost_in_nusd), 0), sum(cost_in_nusd IS NULL)"
 )
+_SPENT: Final = ", ".join(SPENT_COLUMNS)
 _ADDED: Final = ", ".join(f"{name} = {name} + excluded.{name}" for name in SPENT_COLUMNS)
+_MAKE_FRESH: Final = f"CREATE TEMP TABLE IF NOT EXISTS fresh (by, hour, name, {_SPENT})"
 
 
-def _roll_up(span: str, width_us: int) -> str:
-    def select(by: str, column: str) -> str:
-        each = "json_each(CASE tags WHEN '' THEN '[\"\"]' ELSE tags END)"
-        source = f"entry, {each}" if by == "tag" else "entry"
-        return (
-            f"SELECT '{by}', unix_us / {width_us}, {column}, {_SUMS} FROM {source} "  # noqa: S608
-            "WHERE entry > ?1 GROUP BY 2, 3"
-        )
-
-    selects = " UNION ALL ".join(select(by, column) for by, column in COLUMNS_BY.items())
-    return (
-        f"INSERT INTO spend_{span} (by, {span}, name, {', '.join(SPENT_COLUMNS)}) {selects} "
-        f"ON CONFLICT (by, {span}, name) DO UPDATE SET {_ADDED}"
-    )
+def _select(by: str, column: str) -> str:
+    each = "json_each(CASE tags WHEN '' THEN '[\"\"]' ELSE tags END)"
+    source = f"entry, {each}" if by == "tag" else "entry"
+    return f"SELECT '{by}', unix_us / {HOUR_US}, {column}, {_SUMS} FROM {source} WHERE entry > ?1 GROUP BY 2, 3"  # noqa: S608
 
 
-_ROLL_UPS: Final = (_roll_up("hour", HOUR_US), _roll_up("day", DAY_US))
+_ADD_UP: Final = "INSERT INTO temp.fresh " + " UNION ALL ".join(
+    _select(by, column) for by, column in COLUMNS_BY.items()
+)
+_KEEP: Final = tuple(
+    f"INSERT INTO spend_{span} (by, {span}, name, {_SPENT}) SELECT by, hour / {hours}, name, {_SPENT} "  # noqa: S608
+    f"FROM temp.fresh WHERE true ON CONFLICT (by, {span}, name) DO UPDATE SET {_ADDED}"
+    for span, hours in (("hour", 1), ("day", HOURS_PER_DAY))
+)
 
 
 def write_entries(connection: sqlite3.Connection, batch: Batch) -> None:
@@ -72,6 +73,23 @@ def write_entries(connection: sqlite3.Connection, batch: Batch) -> None:
     )
     # Rows are never removed, so that what is new is what comes behind the last.
     last: int = connection.execute("SELECT coalesce(max(entry), 0) FROM entry").fetchone()[0]
-    if connection.executemany(_INSERT, batch.rows).rowcount > 0:
-        for statement in _ROLL_UPS:
-            connection.execute(statement, (last,))
+    if _insert(connection, batch.rows) > 0:
+        connection.execute(_MAKE_FRESH)
+        connection.execute(_ADD_UP, (last,))
+        for statement in _KEEP:
+            connection.execute(statement)
+        connection.execute("DELETE FROM temp.fresh")
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> int:
+    """How many of them were not there."""
+    added = at = 0
+    for count in ROWS_AT_ONCE:
+        statement = (
+            f"INSERT INTO entry ({', '.join(ENTRY_COLUMNS)}) VALUES {', '.join([_VALUES] * count)} "  # noqa: S608
+            "ON CONFLICT (attempt_id) DO NOTHING"
+        )
+        while len(rows) - at >= count:
+            added += connection.execute(statement, [*chain.from_iterable(rows[at : at + count])]).rowcount
+            at += count
+    return added
