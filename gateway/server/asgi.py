@@ -19,6 +19,7 @@ from gateway.errors import (
     CapabilityError,
     InvalidRequestError,
     MethodNotAllowedError,
+    ModelNotFoundError,
     NoEndpointError,
     NotFoundError,
     PromptTooLongError,
@@ -34,7 +35,7 @@ from gateway.server.exchange import FIELDS, ON_DISCONNECT, SEND_WHOLE, Receive, 
 from gateway.server.explain import explain_request
 from gateway.server.ids import GenerationIds
 from gateway.server.lifecycle import Lifecycle
-from gateway.server.metadata import availability
+from gateway.server.metadata import availability, unknown_model
 from gateway.server.models import list_models, model_entry
 from gateway.server.openai_request import SMALL_BODY_BYTES, check_structure, decode_chat
 from providers.errors import MixgateError
@@ -61,7 +62,7 @@ class Live:
         """State of each local model in words, for /readyz."""
 
 
-NOBODY: Final = (CapabilityError, NoEndpointError, PromptTooLongError)
+NOBODY: Final = (CapabilityError, ModelNotFoundError, NoEndpointError, PromptTooLongError)
 """Nobody could be asked at all."""
 ENDPOINTS: Final = "/endpoints"
 """After a Model's name: who answers for it."""
@@ -182,8 +183,11 @@ class Application:
         except NOBODY as error:
             if not openrouter:
                 raise
-            decision = self._engine.explain(request, fleet, hints=hints, caller=caller)
-            why_nobody = availability(decision.plan.excluded, requested=decision.names, now_s=decision.now_s)
+            if isinstance(error, ModelNotFoundError):
+                why_nobody = unknown_model(request, fleet.catalogue)
+            else:
+                decision = self._engine.explain(request, fleet, hints=hints, caller=caller)
+                why_nobody = availability(decision.plan.excluded, requested=decision.names, now_s=decision.now_s)
             await _send_error(send, error, why_nobody)
             return
         reply = ChatReply(

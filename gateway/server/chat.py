@@ -13,7 +13,7 @@ from gateway.errors import RestingError, ShuttingDownError
 from gateway.server.answer_head import header_block
 from gateway.server.errors import error_answer, error_headers
 from gateway.server.exchange import Send, SendWhole
-from gateway.server.metadata import availability, openrouter_metadata
+from gateway.server.metadata import availability, names_of, openrouter_metadata
 from gateway.server.openai_answer import PING, AnswerHead, ChunkEncoder, error_chunk, whole_answer
 from providers.errors import MixgateError
 from providers.messages import AnswerStarted, Event, Usage
@@ -122,7 +122,7 @@ class ChatReply:
             plan = answer.plan
             now_s = asyncio.get_running_loop().time()
             why_nobody = availability(
-                plan.excluded, requested=(answer.request.model,), resting=plan.resting, now_s=now_s
+                plan.excluded, requested=names_of(answer.request), resting=plan.resting, now_s=now_s
             )
         metadata = self._metadata()
         body = error_answer(error, answer.attempts, metadata=metadata, availability=why_nobody)
@@ -204,7 +204,7 @@ class ChatReply:
         if not self._wants_metadata:
             return None
         return openrouter_metadata(
-            answer.plan, answer.attempts, requested=answer.request.model, compressed=answer.compressed
+            answer.plan, answer.attempts, requested=names_of(answer.request)[0], compressed=answer.compressed
         )
 
     def _head(self) -> AnswerHead:

@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.attempts import Attempt
-from gateway.config.catalogue import NAME_SUFFIXES
+from gateway.config.catalogue import NAME_SUFFIXES, Catalogue
 from gateway.routing.candidate import Candidate, Exclusion, Plan
 from gateway.routing.compression import Compressed
 from gateway.routing.plugins import MIDDLE_OUT
+from gateway.routing.resolve import SHOWN_CHARS_MAX
+from providers.messages import ChatRequest
 from providers.parameters import COMPRESSION
 
 LISTED_MAX: Final = 64
@@ -134,10 +136,18 @@ def availability(
     return said
 
 
-def unknown_model(requested: Sequence[str], near: Sequence[str]) -> dict[str, Any]:
-    """`error.availability` where nothing has the name asked for; `near` names may have been meant."""
-    said = availability((), requested=requested, fallbacks=near)
-    return {**said, "code": "model_not_found"}
+def unknown_model(request: ChatRequest, catalogue: Catalogue) -> dict[str, Any]:
+    """`error.availability` where nothing has one of the names asked for; it offers those that may have been meant."""
+    names = names_of(request)
+    unknown = next((name for name in names if catalogue.find_route(name) is None), None)
+    shown = [name[:SHOWN_CHARS_MAX] for name in names]
+    near = () if unknown is None else catalogue.near_names(unknown[:SHOWN_CHARS_MAX])
+    return {**availability((), requested=shown, fallbacks=near), "code": "model_not_found"}
+
+
+def names_of(request: ChatRequest) -> tuple[str, ...]:
+    """The models that are asked for, in order and each once, as the client wrote them; none where it named none."""
+    return tuple(dict.fromkeys(name for name in (request.model, *(request.models or ())) if name))
 
 
 def _strategy(plan: Plan, requested: str, winner: Attempt | None) -> str:

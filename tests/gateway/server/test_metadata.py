@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from openrouter.components import OpenRouterMetadata
 
 from gateway.attempts import Attempt
+from gateway.config.catalogue import Route
 from gateway.observation import UNOBSERVED, Observation
 from gateway.routing.candidate import Candidate, Exclusion, Plan
 from gateway.routing.compression import Compressed
 from gateway.server.metadata import LISTED_MAX, availability, openrouter_metadata, unknown_model
 from providers.base import Endpoint
 from providers.messages import ChatRequest, Message
+from tests.fakes.catalogues import catalogue
 
 
 def endpoint(name: str, region: str | None = None) -> Endpoint:
@@ -151,9 +153,17 @@ def test_whoever_rests_is_worth_coming_back_for(standing: Any, code: str):
     assert availability([], requested=["m"], resting=resting, now_s=500)["retry_after"] == 1
 
 
+def asking(model: str = "", *models: str) -> ChatRequest:
+    return ChatRequest(messages=(Message(role="user", content="x"),), model=model, models=models or None)
+
+
 def test_a_name_that_nothing_has_comes_with_near_ones():
-    found = unknown_model(["mixtrl"], ["mixtral"])
+    known = catalogue([endpoint("a/m")], [Route(name="mixtral", endpoints=("a/m",))])
+    found = unknown_model(asking("mixtral", "mixtrl"), known)
     assert (found["code"], found["fallback_models"], found["retryable"]) == ("model_not_found", ["mixtral"], False)
+    assert found["requested_models"] == ["mixtral", "mixtrl"]
+    assert unknown_model(asking(), known)["requested_models"] == []
+    assert all(len(name) <= 100 for name in unknown_model(asking("x" * 9999), known)["requested_models"])
 
 
 codes = st.sampled_from(["retired", "off", "context", "zdr", "max_price", "only", "no_tools", "x"])
