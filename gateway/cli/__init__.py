@@ -11,6 +11,7 @@ COMMANDS = {
     "drill": "Play every failure of providers against a configuration.",
     "simulate": "Compare policies over simulated traffic, prices and failures.",
     "explain": "Show why a request went where it went, or where one would go.",
+    "spend": "Show what was spent, by model, provider, key or application.",
     "doctor": "Look for what is wrong with this installation.",
     "refresh": "Ask OpenRouter what has changed.",
     "import": "Convert another gateway's configuration, or a price list.",
