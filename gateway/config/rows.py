@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.config.catalogue import BUNDLED_FILE, DEMO_MODEL, LocalModel, ProviderEntry
+from gateway.config.catalogue import BUNDLED_FILE, DEMO_MODEL, Catalogue, LocalModel, ProviderEntry
 from gateway.config.complaints import Located, did_you_mean, spell_fix
 from gateway.config.dialects import default_quirks
 from gateway.config.refreshed import merge_facts
@@ -122,6 +122,24 @@ def read_rows(
     return Rows(endpoints, tuple(local_models), overrides, tuple(problems))
 
 
+def retire_ended(catalogue: Catalogue, today: date) -> Catalogue:
+    """The Catalogue of that day, on which more models may be past their last one than when its file was read.
+
+    The same object where nothing ended since.
+    """
+    over = {
+        name: replace(endpoint, state="retired")
+        for name, endpoint in catalogue.endpoints.items()
+        if endpoint.state != "retired" and _is_over(endpoint.details.get("ends_on"), today)
+    }
+    return replace(catalogue, endpoints={**catalogue.endpoints, **over}) if over else catalogue
+
+
+def _is_over(ends_on: str | None, today: date) -> bool:
+    """Whether a last day, as ISO writes it, has passed."""
+    return ends_on is not None and ends_on < today.isoformat()
+
+
 def _fact_key(entry: ProviderEntry, upstream: str, row: ModelSection) -> FactKey:
     return (entry.dialect, entry.base_url, row.file or "" if entry.local else upstream)
 
@@ -183,7 +201,7 @@ def _misfits(located: Located, entry: ProviderEntry, upstream: str, row: ModelSe
 def _endpoint(
     entry: ProviderEntry, upstream: str, row: ModelSection, quirks: Quirks, today: date, borrowed: tuple[str, ...]
 ) -> Endpoint:
-    ended = row.ends_on is not None and row.ends_on < today
+    ended = _is_over(_iso(row.ends_on), today)
     context = row.context_tokens or (LOCAL_CONTEXT_TOKENS_DEFAULT if entry.local else None)
     price = None if row.price is None else _price(row.price)
     flags = row.capabilities.written() if row.capabilities else {}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Never, TypeAlias
 
 from gateway.config.catalogue import Catalogue
+from gateway.config.rows import retire_ended
 from gateway.errors import ConfigError
 
 INTERVAL_S = 1.0
@@ -57,6 +58,7 @@ class Watcher:
         self._sleep = sleep
         self._today = today
         self._refused = False
+        self._day: date = today()
         self._seen = self._signature()
 
     async def run(self) -> Never:
@@ -67,6 +69,7 @@ class Watcher:
 
     async def look(self) -> None:
         """Compare with what was there last, and load the file if it changed and has come to rest."""
+        self._end_models()
         if self._signature() == self._seen:
             return
         # An editor may be half way through writing or renaming: what is read must not move any more.
@@ -91,6 +94,17 @@ class Watcher:
             if rewatched:
                 self._seen = self._signature()
             self._on_change(catalogue)
+
+    def _end_models(self) -> None:
+        """A model's last day passes whatever the file is like then: gone, half written or refused."""
+        today = self._today()
+        if today == self._day:
+            return
+        self._day = today
+        current = retire_ended(self._current, today)
+        if current is not self._current:
+            self._current = current
+            self._on_change(current)
 
     def _signature(self) -> Signature:
         files = (self._current.path, *sorted({*self._current.watched}))

@@ -7,11 +7,15 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.config.catalogue import Catalogue
 from gateway.config.load import load
+from gateway.config.rows import retire_ended
 from gateway.config.watch import SETTLE_LOOKS_MAX, Watcher
 from gateway.errors import ConfigError
+from gateway.routing.table import prepare
 
 TEXT = "providers: {a: {dialect: openai, base_url: http://h, models: {%s: {}}}}\n"
 
@@ -187,6 +191,48 @@ async def test_a_model_that_ends_is_retired_when_its_day_has_passed(tmp_path: Pa
     watched.day = date(2026, 11, 2)
     await watched.watcher.look()
     assert watched.changes[0].endpoints["a/m"].state == "retired"
+
+
+ENDING = "providers: {a: {dialect: openai, base_url: http://h, models: {m: {ends_on: 2026-11-01}, n: {}}}}\n"
+
+
+@pytest.mark.parametrize("text", ["providers: [\n", "routes: 1\n", None])
+async def test_a_model_ends_on_its_day_though_the_file_cannot_be_read_then(tmp_path: Path, text: str | None):
+    watched = Fixture(tmp_path, ENDING)
+    if text is None:
+        watched.path.unlink()
+    else:
+        watched.write(text)
+    await watched.watcher.look()
+    watched.changes.clear()
+    watched.day = date(2026, 11, 2)
+    await watched.watcher.look()
+    await watched.watcher.look()
+    (catalogue,) = watched.changes
+    table = prepare((catalogue.routes["m"],), catalogue, {})
+    assert [(one.endpoint, one.code) for one in table.excluded] == [("a/m", "retired")]
+    assert catalogue.endpoints["a/n"].state == "live"
+
+
+async def test_a_model_that_ends_is_handed_on_once_though_the_file_is_read_too(tmp_path: Path):
+    watched = Fixture(tmp_path, ENDING)
+    watched.day = date(2026, 11, 2)
+    await watched.watcher.look()
+    assert (watched.loads, len(watched.changes)) == (1, 1)
+    watched.day = date(2026, 11, 3)
+    await watched.watcher.look()
+    assert (watched.loads, len(watched.changes)) == (2, 1)
+
+
+@given(st.dates(date(2026, 1, 1), date(2027, 12, 31)))
+def test_a_day_that_passes_does_what_reading_anew_would_do(tmp_path_factory: pytest.TempPathFactory, day: date):
+    path = tmp_path_factory.getbasetemp() / "ending.yaml"
+    path.write_text(ENDING.replace("n: {}", "n: {ends_on: 2027-02-28}, o: {state: retired}"))
+    before = load(path, {}, today=date(2026, 1, 1))
+    after = retire_ended(before, day)
+    assert after == load(path, {}, today=day)
+    assert (after is before) == (day <= date(2026, 11, 1))
+    assert retire_ended(after, day) is after
 
 
 async def test_run_looks_again_and_again_until_it_is_cancelled(watched: Fixture):
