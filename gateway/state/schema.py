@@ -7,6 +7,7 @@ from msgspec.structs import fields
 
 from gateway.observation import MinuteRow
 from gateway.state.errors import NewerStoreError
+from gateway.state.key_rows import KEY_TABLES
 
 KEY_COLUMNS: Final = ("endpoint_id", "minute")
 HISTOGRAM_COLUMN: Final = "ttft_hist"
@@ -76,6 +77,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             for span in ("hour", "day")
         ),
     ),
+    KEY_TABLES,
 )
 """Statements that lead from version n to n + 1, `PRAGMA user_version` being n. Released ones never change."""
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from gateway.observation import MinuteRow
 from gateway.state.blocks import BLOCK_FULL_BYTES, RECORD_MAX_BYTES, RECORDS_MAX, Packed
 from gateway.state.connection import StoreLock, make_private, move_aside, open_writer
 from gateway.state.entries import Outbox
+from gateway.state.errands import Errands, Work
 from gateway.state.errors import DamagedStoreError, StoreError, translate
 from gateway.state.pending import Pending
 from gateway.state.writer import RECORDS_MAX_BYTES, EndpointEvent, Writer
@@ -60,6 +62,7 @@ class Store:
         self._records: deque[Any] = deque()
         self._pending = Pending()
         self._outbox: Outbox | None = None
+        self._errands = Errands()
         self._marks: deque[threading.Event] = deque()
         self._packed: list[Packed] = []
         self._retry_wait_s = 0.0
@@ -119,6 +122,18 @@ class Store:
         """Keep that an Endpoint's standing changed."""
         self._pending.add_event(event)
         self._wake.set()
+
+    def submit(self, work: Work) -> "Future[None]":
+        """Have the writer change something now, in a transaction of its own that is on the disk when it is done.
+
+        The Future fails with a StoreError where the file cannot be written.
+        """
+        done = self._errands.add(work)
+        self._wake.set()
+        self._hurry.set()
+        if self._stopping:
+            self._errands.fail(StoreError("the store is closed"))
+        return done
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything handed over so far is in the file. False if that took too long. Blocks."""
@@ -192,6 +207,7 @@ class Store:
                 break
 
     def _write_all(self, writer: Writer) -> None:
+        writer.run(self._errands)
         self._write_ledger(writer)
         while True:
             self._pack_some()
@@ -238,6 +254,7 @@ class Store:
 
     def _fail(self, error: StoreError) -> None:
         """Give the file up for now, and say so once."""
+        self._errands.fail(error)
         if self._writer is not None:
             try:
                 self._writer.abandon()
@@ -280,6 +297,7 @@ class Store:
         self._retry_wait_s = 0.0
 
     def _end(self) -> None:
+        self._errands.fail(StoreError("the store is closed"))
         lost = len(self._records) + len(self._packed)
         if lost:
             self.dropped += lost

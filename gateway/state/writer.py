@@ -11,6 +11,7 @@ from msgspec.structs import astuple
 from gateway.observation import MinuteRow
 from gateway.state.blocks import LEVEL, Packed, pack
 from gateway.state.entries import Batch
+from gateway.state.errands import Errands
 from gateway.state.ledger_rows import write_entries
 from gateway.state.schema import COUNT_COLUMNS, HISTOGRAM_COLUMN, SPANS
 from gateway.state.transaction import Transaction
@@ -121,6 +122,10 @@ class Writer:
                 write_entries(self._connection, batch)
         finally:
             self._connection.execute("PRAGMA synchronous = NORMAL")
+
+    def run(self, errands: Errands) -> None:
+        """Do what somebody waits for."""
+        errands.run(self._connection)
 
     def is_full(self, max_bytes: int) -> bool:
         """Whether the oldest records have to go before their time."""
