@@ -61,7 +61,6 @@ class EndpointHealth:
         "_uptime",
         "_uptime_share",
         "_waiting",
-        "_why",
         "id",
         "in_flight",
         "pace",
@@ -100,11 +99,10 @@ class EndpointHealth:
         self._capacity: int | None = None
         self._cold_s = 0.0
         self._announced: Standing = "healthy"
-        self._why = ""
         self._observation = UNOBSERVED
         self._fresh_until_s = -inf
         self._calm_until_s = -inf
-        """Until when good answers change nothing of the Observation but its counts and means."""
+        """Until then good answers change nothing of the Observation but its counts and means."""
         self._figures_until_s = -inf
         self._latency: Quantiles | None = None
         self._throughput: Quantiles | None = None
@@ -242,8 +240,8 @@ class EndpointHealth:
             if permit is Permit.NORMAL:
                 self._breaker.good()
                 self._troubled = False
-            elif permit is Permit.PROBE:
-                self._probe_went_well(now_s)
+        if permit is Permit.PROBE:
+            self._probe_went_well(now_s)
 
     def _probe_went_well(self, now_s: float) -> None:
         was_disabled, self._disabled_until_s = self._disabled_until_s is not None, None
@@ -311,7 +309,6 @@ class EndpointHealth:
 
     def _announce(self, standing: Standing, why: str, now_s: float) -> None:
         self._announced = standing
-        self._why = why
         if self._on_change is not None:
             self._on_change(self.id, standing, why, now_s)
 

@@ -102,8 +102,10 @@ class Model:
             self.open(now_s)
 
     def rate_limited(self, permit, retry_after_s, now_s):
-        if retry_after_s is not None:
-            self.parked_until_s = max(self.parked_until_s, now_s + min(max(retry_after_s, 0), 300))
+        if retry_after_s is not None and retry_after_s > 0:
+            self.parked_until_s = max(self.parked_until_s, now_s + min(retry_after_s, 300))
+        elif retry_after_s is not None and not self.waits:
+            self.waits = 1
         elif now_s >= self.parked_until_s:
             self.parked_until_s = now_s + min(2**self.waits, 32)
             self.waits += 1
