@@ -270,8 +270,9 @@ class Answer:
         course.hedges.begin(course.loop.time())
         if not course.turns.others or turn.why != "planned":
             return None
-        usual_p95_s = course.health.of(turn.candidate.endpoint.id).ttft_p95_s()
-        return worth_it(turn.candidate.expected_cost_in_pusd, usual_p95_s)
+        if course.health.of(turn.candidate.endpoint.id).ttft_p95_s() is None:
+            return None  # too few answers to know what is slow
+        return worth_it(turn.candidate)
 
     async def _race(self, first: Call, limit_s: float, after_s: float) -> AnswerFailed | None:
         """Open a Call with a second one beside it if it is slow; go on with whichever brings content first."""

@@ -12,6 +12,8 @@ RETRY_FLOOR: Final = 1
 RETRY_CONCURRENT_MIN: Final = 3
 RETRY_CONCURRENT_SHARE: Final = 0.2
 HEDGE_SHARE_PERCENT: Final = 5
+HEDGE_BUCKET_S: Final = 5.0
+"""Slow answers come in clumps: what a hedge may be paid from is that of five minutes."""
 
 
 class _Purse:
@@ -69,18 +71,21 @@ class RetryBudget:
 
     def begin(self, now_s: float) -> None:
         """A request began. The parent is told too."""
-        self.in_flight += 1
-        self._purse.add(RETRY_SHARE_PERCENT, now_s)
-        if self._parent is not None:
-            self._parent.begin(now_s)
+        budget: RetryBudget | None = self
+        while budget is not None:
+            budget.in_flight += 1
+            budget._purse.add(RETRY_SHARE_PERCENT, now_s)  # noqa: SLF001 (one of this class)
+            budget = budget._parent  # noqa: SLF001 (one of this class)
 
     def end(self) -> None:
         """A request ended."""
-        self.in_flight = max(0, self.in_flight - 1)
-        if not self.in_flight:
-            self.retrying = 0  # no repeat outlives its request
-        if self._parent is not None:
-            self._parent.end()
+        budget: RetryBudget | None = self
+        while budget is not None:
+            if budget.in_flight > 1:
+                budget.in_flight -= 1
+            else:
+                budget.in_flight = budget.retrying = 0  # no repeat outlives its request
+            budget = budget._parent  # noqa: SLF001 (one of this class)
 
     def take(self, now_s: float) -> bool:
         """Take out one repeat, here and at the parent. If there is one, `give_back` must follow when it is over."""
@@ -107,7 +112,7 @@ class RetryBudget:
 
 
 class HedgeBudget:
-    """Second requests sent on suspicion: one for twenty of the last minute, and none in advance."""
+    """Second requests sent on suspicion: one for twenty of the last five minutes, and none in advance."""
 
     __slots__ = ("_purse",)
 
@@ -116,11 +121,11 @@ class HedgeBudget:
 
     def begin(self, now_s: float) -> None:
         """A request began that may be hedged."""
-        self._purse.add(HEDGE_SHARE_PERCENT, now_s)
+        self._purse.add(HEDGE_SHARE_PERCENT, now_s / HEDGE_BUCKET_S)
 
     def take(self, now_s: float) -> bool:
         """Take out one hedge, if there is one."""
-        if not self._purse.can_take(UNIT, now_s):
+        if not self._purse.can_take(UNIT, now_s / HEDGE_BUCKET_S):
             return False
-        self._purse.add(-UNIT, now_s)
+        self._purse.add(-UNIT, now_s / HEDGE_BUCKET_S)
         return True

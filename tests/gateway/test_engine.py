@@ -117,7 +117,9 @@ def refuses(status, **error):
 class Scene:
     """An Answer over scripted endpoints, in order. Make it inside a running loop."""
 
-    def __init__(self, *answers, streamed=True, limits=LIMITS, rescue=False, hedge=False, **members):
+    def __init__(
+        self, *answers, streamed=True, limits=LIMITS, rescue=False, hedge=False, observation=UNOBSERVED, **members
+    ):
         self.transports = [Transport(answer if isinstance(answer, list) else [answer]) for answer in answers]
         endpoints = tuple(
             Endpoint(
@@ -134,7 +136,7 @@ class Scene:
         plan = Plan(
             "m",
             "ordered",
-            tuple(Candidate(endpoint, UNOBSERVED, 0, 1) for endpoint in endpoints),
+            tuple(Candidate(endpoint, observation, 0, 1) for endpoint in endpoints),
             rescue=rescue,
             hedge=hedge,
         )

@@ -6,18 +6,21 @@ import pytest
 
 from gateway.health import Permit, Result
 from gateway.hedging import COST_MAX_IN_PUSD, WAIT_MIN_S, worth_it
+from gateway.observation import Observation, Quantiles
+from gateway.routing.candidate import Candidate
 from gateway.virtual_time import run
 from providers.errors import ServerError
 from tests.gateway.test_engine import END, ONE, ROLE, TWO, Scene, stream
 
 USUALLY_S = 2.0
+USUAL = Observation(latency=Quantiles(1.0, 1.5, USUALLY_S, 3.0))
 
 
 def play(*answers, known=True, funded=True):
     """Read a hedged stream; gives the scene, its text, its error and how long it took."""
 
     async def act():
-        scene = Scene(*answers, hedge=True, rescue=True)
+        scene = Scene(*answers, hedge=True, rescue=True, observation=USUAL)
         loop = asyncio.get_running_loop()
         course = scene.answer._course
         for endpoint in (candidate.endpoint.id for candidate in course.plan.candidates):
@@ -76,16 +79,20 @@ def test_without_samples_or_budget_there_is_no_hedge(missing):
 
 
 def test_what_is_dear_or_unknown_is_not_sent_twice():
-    assert worth_it(COST_MAX_IN_PUSD, 0.1) == WAIT_MIN_S
-    assert worth_it(COST_MAX_IN_PUSD + 1, 0.1) is None
-    assert worth_it(None, 0.1) is None
-    assert worth_it(1, None) is None
-    assert worth_it(1, 4.0) == 4.0
+    def after_s(cost, p90):
+        latency = None if p90 is None else Quantiles(0.1, 0.1, p90, 9.0)
+        return worth_it(Candidate(None, Observation(latency=latency), 0, cost))
+
+    assert after_s(COST_MAX_IN_PUSD, 0.1) == WAIT_MIN_S
+    assert after_s(COST_MAX_IN_PUSD + 1, 0.1) is None
+    assert after_s(None, 0.1) is None
+    assert after_s(1, None) is None
+    assert after_s(1, 4.0) == 4.0
 
 
 def test_a_client_that_leaves_stops_both():
     async def act():
-        scene = Scene((60, stream(ONE)), (60, stream(TWO)), hedge=True)
+        scene = Scene((60, stream(ONE)), (60, stream(TWO)), hedge=True, observation=USUAL)
         course = scene.answer._course
         now_s = asyncio.get_running_loop().time()
         health = course.health.of("p0/up")

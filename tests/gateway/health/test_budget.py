@@ -105,4 +105,4 @@ def test_hedges_that_nobody_needed_expire():
     budget = HedgeBudget()
     for _ in range(100):
         budget.begin(1000.0)
-    assert not budget.take(1060.0)
+    assert not budget.take(1301.0)
