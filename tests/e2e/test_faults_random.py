@@ -6,7 +6,7 @@ import random
 import pytest
 
 from gateway.attempts import Limits
-from gateway.health import breaker, endpoint, parking
+from gateway.health import answers, breaker, parking
 from tests.fakes.duo import PREFILLING, stage
 from tests.fakes.gateway import chat
 from tests.fakes.listener import FULL, listen
@@ -43,7 +43,7 @@ def _forgiving_health(monkeypatch):
     for module, name, value in (
         (breaker, "FAILURES_MAX", 10**9),
         (breaker, "CONNECT_FAILURES_MAX", 10**9),
-        (endpoint, "RATIO_LEAST", 10**9),
+        (answers, "RATIO_LEAST", 10**9),
         (parking, "PARK_S", 0.01),
         (parking, "PARK_MAX_S", 0.01),
         (parking, "CAP_FIRST_SHARE", 100.0),
