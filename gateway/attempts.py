@@ -45,7 +45,7 @@ rescue: goes on with an answer that was cut. panic: down as far as we know, but 
 hedge: asked because the first was slow to begin."""
 
 
-class Attempt(Struct):
+class Attempt(Struct, gc=False):
     """One try of one Endpoint."""
 
     number: int

@@ -48,7 +48,7 @@ USUAL_WEIGHT: Final = 0.05
 """What one more answer counts for in the mean length of a Route's answers."""
 
 
-class Decision(Struct, frozen=True):
+class Decision(Struct, frozen=True, gc=False):
     """A Plan, and all that it follows from."""
 
     request: ChatRequest

@@ -20,7 +20,7 @@ LEFT_MIN_S: Final = 1.0
 RETRY_AFTER_MAX_S: Final = 60.0
 
 
-class Turn(Struct, frozen=True):
+class Turn(Struct, frozen=True, gc=False):
     """One Attempt that may be made now. Its permit has been taken and must be given back."""
 
     candidate: Candidate

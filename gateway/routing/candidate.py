@@ -18,7 +18,7 @@ class Exclusion(Struct, frozen=True, gc=False):
     """The figure that the Endpoint has."""
 
 
-class Candidate(Struct, frozen=True):
+class Candidate(Struct, frozen=True, gc=False):
     """An Endpoint that may serve a request, with the numbers that the policy used."""
 
     endpoint: Endpoint
@@ -33,7 +33,7 @@ class Candidate(Struct, frozen=True):
     """It is down as far as we know, and asked only because nothing else is left."""
 
 
-class Plan(Struct, frozen=True):
+class Plan(Struct, frozen=True, gc=False):
     """Whom to ask, in order."""
 
     route: str

@@ -17,7 +17,8 @@ VALUE_MAX_BYTES: Final = 32
 
 _TIMEOUT: Final = b"x-request-timeout-ms"
 _RETRIES: Final = b"x-stainless-retry-count"
-_READ_TIMEOUTS: Final = (b"x-stainless-read-timeout", b"x-stainless-timeout")
+_READ_TIMEOUT: Final = b"x-stainless-read-timeout"
+_TIMEOUT_OF_OLD: Final = b"x-stainless-timeout"
 _SESSION: Final = b"x-session-id"
 
 
@@ -29,10 +30,12 @@ def read_hints(fields: Mapping[bytes, bytes], *, stream: bool) -> Hints:
     timeout = fields.get(_TIMEOUT)
     retries = fields.get(_RETRIES)
     session = fields.get(_SESSION)
-    waits = () if stream else tuple(fields[name] for name in _READ_TIMEOUTS if name in fields)
-    if timeout is None and session is None and not waits and (retries is None or retries == b"0"):
+    reading = old = None
+    if not stream:
+        reading, old = fields.get(_READ_TIMEOUT), fields.get(_TIMEOUT_OF_OLD)
+    if timeout is reading is old is session is None and (retries is None or retries == b"0"):
         return NO_HINTS
-    limits_s = [_seconds(value) for value in waits]
+    limits_s = [_seconds(value) for value in (reading, old) if value is not None]
     milliseconds = None if timeout is None else _number(timeout)
     limits_s.append(None if milliseconds is None else _bounded(milliseconds / 1000))
     known_s = [limit_s for limit_s in limits_s if limit_s is not None]
