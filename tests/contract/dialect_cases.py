@@ -201,7 +201,7 @@ LOCAL_ERRORS = [
     (400, {"error": {"message": "9 of 8 tokens", "code": "context_length_exceeded"}}, ContextLengthError),
     (404, {"error": {"message": "what", "code": "local_unknown_model"}}, UnknownModelError),
     (503, {"error": {"message": "full", "code": "local_queue_full"}}, OverloadedError),
-    (503, {"error": {"message": "gone", "code": "local_worker_crashed"}}, ServerError),
+    (503, {"error": {"message": "gone", "code": "local_worker_crashed"}}, OverloadedError),
     (500, "garbage", ServerError),
 ]
 ERRORS = {"openai": OPENAI_ERRORS, "openrouter": OPENAI_ERRORS, "litellm": OPENAI_ERRORS, "local": LOCAL_ERRORS}
