@@ -18,6 +18,7 @@
         ├── KeyOverLimitError      one client key has all that one may have
         ├── RateLimitError         a client key asks more often than it may
         ├── QuotaError             a client key's budget is spent
+        ├── KeysUnavailableError   a change of client keys could not be written
         ├── BudgetHeldError        what is left of it is reserved for requests on their way
         ├── LedgerUnavailableError what it costs could not be written down
         └── ShuttingDownError      we are draining
@@ -212,6 +213,14 @@ class BudgetHeldError(RefusalError):
     code: ClassVar[str] = "budget_reserved"
     status: ClassVar[int] = 429
     type: ClassVar[str] = "rate_limit_error"
+
+
+class KeysUnavailableError(RefusalError):
+    """A change of client keys could not be written, so there is none."""
+
+    code: ClassVar[str] = "keys_unavailable"
+    status: ClassVar[int] = 503
+    type: ClassVar[str] = "api_error"
 
 
 class ShuttingDownError(RefusalError):

@@ -25,6 +25,7 @@ _HELP = {
     "host": "Address to listen on.",
     "port": "Port to listen on; 0 lets the system choose.",
     "client_keys": "Keys that clients must show, as env:NAME or file:/path.",
+    "admin_token": "Token that manages client keys over HTTP, as env:NAME or file:/path.",
     "trusted_proxies": "Reverse proxies whose forwarding headers are believed.",
     "hosts": "More names that clients may reach the gateway by.",
     "drain_s": "Seconds that running answers get after SIGTERM.",

@@ -1,7 +1,7 @@
 """Provider entries: whose key resolves and who is therefore on, and the settings of the gateway with keys resolved."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -52,9 +52,22 @@ def open_accounts(located: Located, sections: Mapping[str, ProviderSection], env
 
 
 def settle_gateway(
-    located: Located, section: GatewaySection, overrides: Mapping[str, Override], env: Mapping[str, str]
+    located: Located,
+    section: GatewaySection,
+    overrides: Mapping[str, Override],
+    env: Mapping[str, str],
+    *,
+    has_issued_keys: bool = False,
 ) -> tuple[GatewaySettings, tuple[Path, ...], tuple[ConfigProblem, ...]]:
-    """The gateway's own settings, the files its keys came from, and what stands in the way of starting so."""
+    """The gateway's own settings, the files its keys came from, and what stands in the way of starting so.
+
+    Args:
+        located: The file.
+        section: Its `gateway` section with the overrides.
+        overrides: Those.
+        env: The environment.
+        has_issued_keys: Whether there are client keys besides those of the configuration.
+    """
 
     def complain(key: str, *rest: int | str, message: str, fix: str) -> ConfigProblem:
         override = overrides.get(key)
@@ -74,14 +87,19 @@ def settle_gateway(
             problems.append(complain("client_keys", position, message=message, fix=found.fix))
         else:
             keys.append(found.secret)
-    if not section.client_keys and not is_loopback(section.host):
+    admin_token = _admin_token(section.admin_token, env, keys)
+    files += [admin_token.file] if admin_token.file is not None else []
+    if admin_token.reason:
+        problems.append(complain("admin_token", message=admin_token.reason, fix=admin_token.fix))
+    if not section.client_keys and not has_issued_keys and not is_loopback(section.host):
         message = f"gateway.host {section.host} can be reached from elsewhere, and there are no client keys"
-        fix = "add `client_keys: [env:NAME]` under gateway, or listen on 127.0.0.1"
+        fix = "run `mixgate keys create`, add `client_keys: [env:NAME]` under gateway, or listen on 127.0.0.1"
         problems.append(complain("host", message=message, fix=fix))
     settings = GatewaySettings(
         host=section.host,
         port=section.port,
         client_keys=tuple(keys),
+        admin_token=admin_token.secret,
         trusted_proxies=tuple(section.trusted_proxies),
         hosts=tuple(section.hosts),
         tls=None if section.tls is None else Tls(Path(section.tls.cert), Path(section.tls.key)),
@@ -96,6 +114,19 @@ def settle_gateway(
                 message = f"gateway.tls.{name}: there is no file {path}"
                 problems.append(complain(key, name, message=message, fix="name the PEM file by its absolute path"))
     return settings, tuple(files), tuple(problems)
+
+
+def _admin_token(reference: str | None, env: Mapping[str, str], keys: Sequence[Secret]) -> Resolution:
+    """What the admin token's reference comes to, with the reason where it cannot be used."""
+    if reference is None:
+        return Resolution()
+    found = resolve(reference, env)
+    if found.secret is None:
+        return structs.replace(found, reason=f"the admin token {reference} does not resolve: {found.reason}")
+    if found.secret in keys:
+        reason = "the admin token is a client key too, and those must not administer"
+        return structs.replace(found, reason=reason, fix="give it a value of its own")
+    return found
 
 
 def is_loopback(host: str) -> bool:

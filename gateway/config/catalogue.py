@@ -32,6 +32,8 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8080
     client_keys: tuple[Secret, ...] = ()
+    admin_token: Secret | None = None
+    """What changes issued client keys over HTTP."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses and networks (CIDR) whose forwarding headers are believed."""
     hosts: tuple[str, ...] = ()

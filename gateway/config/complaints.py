@@ -221,6 +221,6 @@ def _describe(path: Path, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     # A number or a word in a key's place may be the key.
-    if {"api_key", "client_keys", "proxy"} & set(path):
+    if {"api_key", "client_keys", "admin_token", "proxy"} & set(path):
         return "something else"
     return show(value)

@@ -23,7 +23,12 @@ from gateway.errors import ConfigError, ConfigProblem
 
 
 def load(
-    path: Path, env: Mapping[str, str], overrides: Mapping[str, Any] | None = None, *, today: date | None = None
+    path: Path,
+    env: Mapping[str, str],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    today: date | None = None,
+    has_issued_keys: bool = False,
 ) -> Catalogue:
     """Read a providers.yaml.
 
@@ -32,6 +37,7 @@ def load(
         env: The environment: keys, and MIXGATE_<KEY> for settings of the `gateway` section.
         overrides: The same settings from flags, by key; they win over the environment.
         today: The day by which `ends_on` is judged; UTC's by default.
+        has_issued_keys: Whether there are client keys besides those of the configuration.
 
     Raises:
         ConfigError: Each of its problems says where, what is wrong and how to mend it.
@@ -41,7 +47,9 @@ def load(
     day = today or datetime.now(UTC).date()
     chosen = gather(env, overrides or {})
     section, problems = apply(file.gateway, chosen)
-    gateway, gateway_files, gateway_problems = settle_gateway(located, section, chosen, env)
+    gateway, gateway_files, gateway_problems = settle_gateway(
+        located, section, chosen, env, has_issued_keys=has_issued_keys
+    )
     accounts = open_accounts(located, file.providers, env)
     packaged = _is_packaged(path)
     refreshed = refreshed_file(home_folder(env))

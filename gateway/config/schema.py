@@ -327,6 +327,9 @@ class GatewaySection(Section):
     host: Host = Field(default="127.0.0.1", description="Address to listen on; anything but loopback needs client keys")
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 lets the system choose")
     client_keys: list[Reference] = Field(default=[], description="Keys that clients must show: env:NAME or file:/path")
+    admin_token: Reference | None = Field(
+        default=None, description="Token that manages client keys over HTTP: env:NAME or file:/path"
+    )
     tls: TlsSection | None = Field(default=None, description="Serve https")
     trusted_proxies: list[Network] = Field(
         default=[], description="Reverse proxies whose forwarding headers are believed"

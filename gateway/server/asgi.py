@@ -5,9 +5,9 @@ Raw because a framework costs more than all of our own work on a request (docs/a
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -17,6 +17,7 @@ from gateway.cost_check import CostCheck
 from gateway.engine import Engine
 from gateway.errors import (
     CapabilityError,
+    ForbiddenError,
     InvalidRequestError,
     MethodNotAllowedError,
     ModelNotFoundError,
@@ -26,7 +27,7 @@ from gateway.errors import (
 )
 from gateway.fleet import Fleet
 from gateway.routing.resolve import resolve
-from gateway.server.auth import Authenticator, Caller
+from gateway.server.auth import Access, Authenticator, Caller
 from gateway.server.chat import ChatReply
 from gateway.server.client_hints import read_hints
 from gateway.server.endpoints import list_endpoints
@@ -70,13 +71,29 @@ METADATA_HEADER: Final = b"x-openrouter-metadata"
 CALLER: Final = "mixgate.caller"
 """Scope member: whoever sent the request."""
 
-_Route = Callable[[Scope, Receive, Send], Awaitable[None]]
+Route = Callable[[Scope, Receive, Send], Awaitable[None]]
+Place = tuple[Access, Mapping[str, Route]]
+"""Who may come to a path, and what answers there, by method."""
+_DENIED: Final[Mapping[Access, str]] = {
+    "ask": "An admin token changes keys and nothing else; ask with a client key.",
+    "administer": "A client key does not administer; that takes the admin token (gateway.admin_token).",
+}
+
+
+class Places(Protocol):
+    """Further paths."""
+
+    def find(self, path: str) -> Place | None:
+        """Who may come there, and what answers; None where there is nothing."""
+        ...
 
 
 class Application:
     """Answers every request of a server."""
 
-    def __init__(self, live: Live, lifecycle: Lifecycle, engine: Engine, admission: Admission) -> None:
+    def __init__(
+        self, live: Live, lifecycle: Lifecycle, engine: Engine, admission: Admission, places: Places | None = None
+    ) -> None:
         self._live = live
         self._admission = admission
         self._lifecycle = lifecycle
@@ -85,14 +102,16 @@ class Application:
         self._costs = CostCheck()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._decoding = ThreadPoolExecutor(DECODING_THREADS_MAX, "decode")
-        self._routes: dict[str, tuple[str, _Route]] = {
-            "/livez": ("GET", self._livez),
-            "/readyz": ("GET", self._readyz),
+        self._places = places
+        self._routes: dict[str, Place] = {
+            "/livez": ("anyone", {"GET": self._livez}),
+            "/readyz": ("anyone", {"GET": self._readyz}),
         }
         for surface in SURFACES:
-            self._routes[f"{surface}/chat/completions"] = ("POST", self._chat)
-            self._routes[f"{surface}/models"] = ("GET", self._models)
-            self._routes[f"{surface}/route/explain"] = ("POST", self._explain)
+            self._routes[f"{surface}/chat/completions"] = ("ask", {"POST": self._chat})
+            self._routes[f"{surface}/models"] = ("ask", {"GET": self._models})
+            self._routes[f"{surface}/route/explain"] = ("ask", {"POST": self._explain})
+        self._model_place: Place = ("ask", {"GET": self._model})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -102,59 +121,65 @@ class Application:
         except MixgateError as error:
             await _send_error(send, error)
 
-    def _find(self, scope: Scope) -> _Route:
+    def _find(self, scope: Scope) -> Route:
         path: str = scope["path"]
-        found = self._routes.get(path)
-        if found is None:
-            if any(path.startswith(f"{surface}/models/") for surface in SURFACES):
-                found = ("GET", self._model)
-            else:
-                raise NotFoundError(f"there is nothing at {path[:200]!r}; the API is under /v1")
-        method, route = found
+        place = self._routes.get(path) or self._find_place(path)
+        if place is None:
+            raise NotFoundError(f"there is nothing at {path[:200]!r}; the API is under /v1")
+        access, routes = place
+        caller: Caller = scope[CALLER]
+        if access not in caller.rights:
+            raise ForbiddenError(_DENIED[access])
         asked: str = scope["method"]
-        if asked != method and not (asked == "HEAD" and method == "GET"):
-            raise MethodNotAllowedError(f"{path[:200]!r} takes {method}, not {asked}")
+        route = routes.get("GET" if asked == "HEAD" else asked)
+        if route is None:
+            raise MethodNotAllowedError(f"{path[:200]!r} takes {' or '.join(routes)}, not {asked}")
         return route
 
+    def _find_place(self, path: str) -> Place | None:
+        if any(path.startswith(f"{surface}/models/") for surface in SURFACES):
+            return self._model_place
+        return None if self._places is None else self._places.find(path)
+
     async def _livez(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        await _send_json(send, {"status": "alive"})
+        await send_json(send, {"status": "alive"})
 
     async def _readyz(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         ready = not self._lifecycle.draining
         body: dict[str, Any] = {"status": "ready" if ready else "draining"}
         if local := self._live.local_status():
             body["local"] = local
-        await _send_json(send, body, 200 if ready else 503)
+        await send_json(send, body, 200 if ready else 503)
 
     async def _models(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         fleet = self._live.fleet()
-        await _send_json(send, list_models(fleet.catalogue, fleet.off))
+        await send_json(send, list_models(fleet.catalogue, fleet.off))
 
     async def _model(self, scope: Scope, _receive: Receive, send: Send) -> None:
         name = str(scope["path"]).partition("/models/")[2]
         fleet = self._live.fleet()
         if name.endswith(ENDPOINTS) and fleet.catalogue.find_route(name) is None:
             route, now_s = resolve(name.removesuffix(ENDPOINTS), fleet.catalogue), asyncio.get_running_loop().time()
-            await _send_json(send, list_endpoints(route, fleet.catalogue, fleet.off, self._engine.health, now_s))
+            await send_json(send, list_endpoints(route, fleet.catalogue, fleet.off, self._engine.health, now_s))
             return
         entry = model_entry(resolve(name, fleet.catalogue), fleet.catalogue, fleet.off)
         if entry is None:
             raise NoEndpointError(f"{name[:100]!r} is configured, but nothing can answer for it now", param="model")
-        await _send_json(send, entry)
+        await send_json(send, entry)
 
     async def _explain(self, scope: Scope, receive: Receive, send: Send) -> None:
-        _require_json(scope)
+        require_json(scope)
         request = await self._read_chat(receive)
         hints = read_hints(scope[FIELDS], stream=bool(request.stream))
         fleet = self._live.fleet()
-        await _send_json(send, explain_request(self._engine, request, fleet, hints=hints, caller=scope[CALLER].name))
+        await send_json(send, explain_request(self._engine, request, fleet, hints=hints, caller=scope[CALLER].name))
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller = scope[CALLER]
         key = caller.name if caller.is_key else None
         self._admission.enter(key)
         try:
-            _require_json(scope)
+            require_json(scope)
             request = await self._read_chat(receive)
             await self._answer_chat(scope, request, send, caller.name)
         finally:
@@ -265,14 +290,20 @@ class _Stop:
         self._task.cancel()
 
 
-def _require_json(scope: Scope) -> None:
+def require_json(scope: Scope) -> None:
+    """Refuse a body that is not said to be JSON: a web page cannot send such a request to another site unasked.
+
+    Raises:
+        InvalidRequestError: It is not.
+    """
     content_type: bytes = scope[FIELDS].get(b"content-type", b"")
     if content_type.partition(b";")[0].strip().lower() != b"application/json":
         raise InvalidRequestError("send the body as JSON, with the header `content-type: application/json`")
 
 
-async def _send_json(send: Send, body: Any, status: int = 200) -> None:
-    headers = [(b"content-type", b"application/json")]
+async def send_json(send: Send, body: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """Answer with a value as JSON."""
+    headers = [(b"content-type", b"application/json"), *headers]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": msgspec.json.encode(body)})
 

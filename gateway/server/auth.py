@@ -3,17 +3,24 @@
 With client keys, every path but the health ones needs one. Without, only a program on this machine may call, and only
 in a way that neither a web page (DNS rebinding, cross-site requests) nor a reverse proxy on the same machine can
 imitate.
+
+Client keys are those of the configuration and those issued here. Neither may administer: that takes a token of its own,
+which in turn asks no model anything.
 """
 
 import hmac
 import ipaddress
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 
 from gateway.errors import AuthenticationError, ConfigError, ConfigProblem, ForbiddenError
+from gateway.keys.changes import US_PER_S
+from gateway.keys.credential import is_key
+from gateway.keys.ring import KeyRing
 from gateway.server.exchange import FIELDS, HOST, LOOPBACK
 
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
@@ -24,25 +31,41 @@ KEY_ID_HEX_DIGITS = 12
 
 _FORWARDED_PREFIX = b"x-forwarded-"
 _BEARER = b"bearer "
+_NO: Final = "The client key is not known here. Ask the gateway's operator for one."
 _WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - recognised, not bound
+
+
+Access = Literal["anyone", "ask", "administer"]
+"""What a path takes: nothing, the right to ask models, the right to change keys."""
+_ANYONE: Final[frozenset[Access]] = frozenset({"anyone"})
+_ASK: Final[frozenset[Access]] = frozenset({"anyone", "ask"})
+_ADMINISTER: Final[frozenset[Access]] = frozenset({"anyone", "administer"})
+_ALL: Final = _ASK | _ADMINISTER
 
 
 class Caller(Struct, frozen=True):
     """Whoever sent a request, as far as the rest of the gateway may know."""
 
     name: str
-    """`local` without keys, `key:<id>` with one, `anyone` on a health path. Fit for logs."""
+    """`local` without keys, `key:<id>` with one, `admin`, `anyone` on a health path. Fit for logs."""
     is_key: bool = False
     """Whether it is one of several that are told apart by their keys."""
+    key_id: str = ""
+    """The public id of an issued key, whose limits and budget hold; empty for all others."""
+    rights: frozenset[Access] = _ANYONE
 
 
 ANYONE: Final = Caller("anyone")
-LOCAL: Final = Caller("local")
+LOCAL: Final = Caller("local", rights=_ALL)
+_LOCAL_CLIENT: Final = Caller("local", rights=_ASK)
+"""This machine, where administration takes a token."""
+_ADMIN: Final = Caller("admin", rights=_ADMINISTER)
 
 
 class _KnownKey(Struct, frozen=True):
     digest: bytes
     caller: Caller
+    local_only: bool = False
 
 
 _NO_KEY: Final = _KnownKey(bytes(32), ANYONE)
@@ -76,7 +99,8 @@ def require_keys_for(bind_host: str, *, has_keys: bool) -> None:
             ConfigProblem(
                 "gateway.host",
                 f"Listening on {bind_host} lets other machines call, and there are no client keys.",
-                "set gateway.client_keys: [env:MIXGATE_CLIENT_KEY], or listen on 127.0.0.1",
+                "issue one with `mixgate keys create`, set gateway.client_keys: [env:MIXGATE_CLIENT_KEY], or listen on "
+                "127.0.0.1",
             ),
         )
     )
@@ -89,21 +113,39 @@ class Authenticator:
         client_keys: The keys given to applications, in clear.
         hosts: Further names under which clients reach the gateway (a Host header names one).
         bind_host: The name or address it listens on.
+        ring: Issued client keys.
+        admin_token: What changes keys, from anywhere.
+        local_admin_token: What does so from this machine: known to whoever may read MIXGATE_HOME.
+        unix_time_s: The wall clock, for keys that expire.
 
     Raises:
-        ConfigError: No keys for an address others can reach, or an empty key.
+        ConfigError: No keys for an address others can reach, an empty key, or a client key that is the admin token.
     """
 
-    def __init__(self, client_keys: Iterable[str], *, hosts: Iterable[str] = (), bind_host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        client_keys: Iterable[str],
+        *,
+        hosts: Iterable[str] = (),
+        bind_host: str = "127.0.0.1",
+        ring: KeyRing | None = None,
+        admin_token: str | None = None,
+        local_admin_token: str | None = None,
+        unix_time_s: Callable[[], float] = time.time,
+    ) -> None:
         keys = tuple(client_keys)
-        if any(not key.strip() for key in keys):
-            raise ConfigError(
-                (ConfigProblem("gateway.client_keys", "A client key is empty.", "give it a value, or take it out"),)
-            )
-        require_keys_for(bind_host, has_keys=bool(keys))
-        digests = {sha256(key.encode()).digest(): key for key in keys}
-        callers = {digest: Caller(f"key:{key_id(key)}", is_key=True) for digest, key in digests.items()}
-        self._keys = {digest: _KnownKey(digest, caller) for digest, caller in callers.items()}
+        _judge(keys, admin_token)
+        self._ring = KeyRing(b"") if ring is None else ring
+        self._unix_time_s = unix_time_s
+        require_keys_for(bind_host, has_keys=bool(keys) or self._ring.has_keys)
+        self._has_keys = bool(keys)
+        self._local = LOCAL if admin_token is None else _LOCAL_CLIENT
+        known = [_KnownKey(_digest(key), Caller(f"key:{key_id(key)}", is_key=True, rights=_ASK)) for key in keys]
+        # The admin tokens come last: no client key takes their place.
+        known += [_KnownKey(_digest(local_admin_token), _ADMIN, local_only=True)] if local_admin_token else []
+        known += [_KnownKey(_digest(admin_token), _ADMIN)] if admin_token else []
+        self._known = {one.digest: one for one in known}
+        self._issued: dict[str, Caller] = {}
         self._hosts = LOOPBACK_HOSTS | {_host_name(host) for host in (*hosts, bind_host) if host not in _WILDCARDS}
         # An address in the Host header cannot have been rebound: no name was looked up. So it needs no listing where
         # the gateway is reachable by address anyway.
@@ -124,20 +166,65 @@ class Authenticator:
                 f"The Host {host!r} is not one of this gateway's; if it should be, add it to gateway.hosts."
             )
         fields: Mapping[bytes, bytes] = scope[FIELDS]
-        if self._keys:
-            return self._check_key(fields)
+        if self._has_keys or self._ring.has_keys:
+            return self._check_key(scope, host, fields)
         _check_local(host, fields, peer_is_local=scope[LOOPBACK])
-        return LOCAL
+        return self._local if self._local is LOCAL else self._check_admin(fields)
 
-    def _check_key(self, fields: Mapping[bytes, bytes]) -> Caller:
+    def _check_key(self, scope: Mapping[str, Any], host: str, fields: Mapping[bytes, bytes]) -> Caller:
         credential = _read_credential(fields)
+        unix_us = int(self._unix_time_s() * US_PER_S)
+        record = self._ring.find(credential, unix_us)
+        if record is not None:
+            caller = self._issued.get(record.id)
+            if caller is None:
+                caller = Caller(f"key:{record.id}", is_key=True, key_id=record.id, rights=_ASK)
+                self._issued[record.id] = caller
+            return caller
+        known = self._find(credential)
+        if known is None:
+            why = self._ring.why_refused(credential, unix_us)
+            raise AuthenticationError(
+                f"This client key is {why}. Ask the gateway's operator for another." if why else _NO
+            )
+        if known.local_only:
+            _check_local(host, fields, peer_is_local=scope[LOOPBACK])
+        return known.caller
+
+    def _check_admin(self, fields: Mapping[bytes, bytes]) -> Caller:
+        """Where nobody has a client key, but administration takes a token: whether this is it."""
+        authorization = fields.get(b"authorization", b"")
+        if authorization[:7].lower() == _BEARER:
+            known = self._find(authorization[7:].strip())
+            if known is not None:
+                return known.caller
+        return self._local
+
+    def _find(self, credential: bytes) -> _KnownKey | None:
         digest = sha256(credential).digest()
         # The same steps for a known and an unknown key: the table is asked by digest, which an attacker cannot steer
         # towards a known one, and the comparison takes as long whatever it finds.
-        known = self._keys.get(digest, _NO_KEY)
-        if hmac.compare_digest(known.digest, digest):
-            return known.caller
-        raise AuthenticationError("The client key is not known here. Ask the gateway's operator for one.")
+        known = self._known.get(digest, _NO_KEY)
+        return known if hmac.compare_digest(known.digest, digest) else None
+
+
+def _judge(keys: tuple[str, ...], admin_token: str | None) -> None:
+    """Refuse keys that are none, and tokens that are keys.
+
+    Raises:
+        ConfigError: What is wrong.
+    """
+    if any(not key.strip() for key in keys):
+        raise ConfigError(
+            (ConfigProblem("gateway.client_keys", "A client key is empty.", "give it a value, or take it out"),)
+        )
+    if admin_token is not None and (admin_token in keys or is_key(admin_token) or not admin_token.strip()):
+        said = "The admin token is empty, or a client key, which must not administer."
+        raise ConfigError((ConfigProblem("gateway.admin_token", said, "give it a value of its own"),))
+
+
+def _digest(text: str) -> bytes:
+    return sha256(text.encode()).digest()
 
 
 def _read_credential(fields: Mapping[bytes, bytes]) -> bytes:
@@ -155,7 +242,7 @@ def _read_credential(fields: Mapping[bytes, bytes]) -> bytes:
     if not credential:
         raise AuthenticationError("A client key is needed: send `Authorization: Bearer <client key>`.")
     if len(credential) > KEY_MAX_BYTES:
-        raise AuthenticationError("The client key is not known here. Ask the gateway's operator for one.")
+        raise AuthenticationError(_NO)
     return credential
 
 
