@@ -6,7 +6,15 @@ from datetime import date
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from typing import Any, Final, NoReturn
 
-from gateway.config.fields import CONTEXT_TOKENS_MAX, MONEY_DIGITS, PRICE_MAX_IN_USD, TOKENS_PER_MTOK
+from gateway.config.fields import (
+    CONTEXT_TOKENS_MAX,
+    MONEY_DIGITS,
+    PRICE_MAX_IN_USD,
+    TIMEOUT_MAX_S,
+    TIMEOUT_MIN_S,
+    TOKENS_PER_MTOK,
+    WEIGHT_MAX,
+)
 from gateway.imports.draft import ImportSourceError
 
 SOURCE_MAX_BYTES: Final = 32 * 1024 * 1024
@@ -14,6 +22,8 @@ SOURCE_MAX_BYTES: Final = 32 * 1024 * 1024
 TOKEN_DECIMALS: Final = 6
 """Decimals of a price in USD per million tokens: a pico-USD per token."""
 UNIT_DECIMALS: Final = 12
+PLAIN_DECIMALS: Final = 6
+"""Decimals of a weight and of a number of seconds."""
 NUMBER_MAX_CHARS: Final = 64
 
 _EXACT = Context(prec=4 * MONEY_DIGITS)
@@ -65,6 +75,17 @@ def token_count(value: object) -> int | None:
     return int(value) if good and isinstance(value, int) else None
 
 
+def weight(value: object) -> Decimal | None:
+    """A share of the requests; None where it is none. What is finer than PLAIN_DECIMALS is rounded."""
+    return _plain(value, WEIGHT_MAX)
+
+
+def seconds(value: object) -> Decimal | None:
+    """A limit in seconds that the loader takes; None where it is none."""
+    amount = _plain(value, TIMEOUT_MAX_S)
+    return None if amount is None or amount < Decimal(str(TIMEOUT_MIN_S)) else amount
+
+
 def day(value: object) -> str | None:
     """A date as YYYY-MM-DD; None where it is none."""
     text = value[:10] if isinstance(value, str) else ""
@@ -81,6 +102,14 @@ def _amount(value: object, times: int, decimals: int) -> Amount | None:
     usd = _EXACT.multiply(number, Decimal(times))
     kept = usd.quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_EVEN, context=_EXACT)
     return Amount(kept, rounded=kept != usd) if kept <= PRICE_MAX_IN_USD else None
+
+
+def _plain(value: object, most: int) -> Decimal | None:
+    number = None if isinstance(value, str) else _number(value)
+    if number is None or number < 0 or (number and not -MONEY_DIGITS <= number.adjusted() <= len(str(most))):
+        return None
+    kept = number.quantize(Decimal(1).scaleb(-PLAIN_DECIMALS), rounding=ROUND_HALF_EVEN, context=_EXACT)
+    return kept if kept <= most else None
 
 
 def _number(value: object) -> Decimal | None:

@@ -3,13 +3,15 @@
 https://docs.litellm.ai/docs/proxy/configs
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 from msgspec import Struct
 
 from gateway.config.source import read_source
 from gateway.errors import ConfigError
+from gateway.imports.amounts import seconds, weight
 from gateway.imports.blocks import Account, Blocks, base_url_of, good_upstream, reference_to, region_of
 from gateway.imports.draft import (
     Draft,
@@ -29,15 +31,35 @@ DEPLOYMENTS_MAX: Final = 2000
 
 _STRATEGIES: Final = {
     "simple-shuffle": None,
-    "least-busy": None,
+    "least-busy": "least_busy",
     "usage-based-routing": None,
     "usage-based-routing-v2": None,
     "latency-based-routing": "latency",
     "cost-based-routing": "price",
 }
-_READ_PARAMS: Final = {"model", "api_base", "base_url", "api_key", "custom_llm_provider", "order"}
+_SHUFFLED: Final = (None, "simple-shuffle")
+"""The strategies under which weights count."""
+USUAL_TOTAL_S: Final = 600
+"""How long a request with all its Attempts, and an answer that is no stream, may take where nothing is written."""
+_TIMEOUTS: Final = {
+    "timeout": ("whole_timeout_s",),
+    "stream_timeout": ("first_token_timeout_s", "last_first_token_timeout_s"),
+}
+"""There: an answer that is no stream, and the first chunk of one that is. https://docs.litellm.ai/docs/proxy/timeout"""
+_READ_PARAMS: Final = {"model", "api_base", "base_url", "api_key", "custom_llm_provider", "order", "weight", *_TIMEOUTS}
 _READ_SECTIONS: Final = {"model_list", "router_settings", "litellm_settings", "general_settings"}
-_READ_SETTINGS: Final = {"fallbacks", "default_fallbacks", "model_group_alias", "routing_strategy"}
+_READ_SETTINGS: Final = {
+    "fallbacks",
+    "default_fallbacks",
+    "context_window_fallbacks",
+    "model_group_alias",
+    "routing_strategy",
+}
+_READ_LIMITS: Final = {
+    ("router_settings", "timeout"),
+    ("router_settings", "stream_timeout"),
+    ("litellm_settings", "request_timeout"),
+}
 _AWS_PARAMS: Final = ("aws_region_name", "aws_profile_name")
 
 
@@ -48,6 +70,8 @@ class _Deployment(Struct):
     endpoint: str
     row: RowDraft
     order: int
+    who: str
+    params: Mapping[str, Any]
 
 
 def is_proxy_config(content: object) -> bool:
@@ -98,10 +122,14 @@ class _Conversion:
             facts: dict[str, Any] = {}
             if len({one.order for one in own}) > 1:
                 facts["policy"] = "ordered"
-            facts["endpoints"] = list(dict.fromkeys(one.endpoint for one in own))
+            endpoints = list(dict.fromkeys(one.endpoint for one in own))
+            facts |= self._weights(own, "policy" not in facts and len(endpoints) > 1)
+            facts["endpoints"] = endpoints
+            facts |= self._timeouts(own)
             self._draft.routes[public] = RouteDraft(facts)
         self._aliases()
         self._fallbacks()
+        self._context_window_fallbacks()
         self._strategy()
         self._rest()
         self._blocks.finish()
@@ -155,7 +183,45 @@ class _Conversion:
         if left:
             row.notes.append(f"not carried over from {who}: {fields_of(left)}")
         order = params.get("order")
-        return _Deployment(public, endpoint, row, order if isinstance(order, int) else 0)
+        return _Deployment(public, endpoint, row, order if isinstance(order, int) else 0, who, params)
+
+    def _weights(self, own: Sequence[_Deployment], free: bool) -> dict[str, Any]:  # noqa: FBT001 (whether they may count)
+        """Shares of the requests; a deployment without one has none as soon as another has one."""
+        written = [one for one in own if "weight" in one.params]
+        weights: dict[str, Decimal] = {}
+        sound = free and self._settings.get("routing_strategy") in _SHUFFLED
+        for one in own:
+            amount = weight(one.params.get("weight", 0))
+            sound = sound and amount is not None
+            weights[one.endpoint] = weights.get(one.endpoint, Decimal(0)) + (amount or 0)
+        total = sum(weights.values())
+        if written and sound and weight(total):
+            return {"policy": "weighted", "weights": weights}
+        for one in written:
+            one.row.notes.append(f"not carried over from {one.who}: weight")
+        return {}
+
+    def _timeouts(self, own: Sequence[_Deployment]) -> dict[str, Any]:
+        """The limits of a Route hold for all of its Endpoints, so all must agree on them."""
+        limits: dict[str, Any] = {}
+        for key, names in _TIMEOUTS.items():
+            asked = {seconds(one.params.get(key, self._usual_limit(key))) for one in own}
+            limit = asked.pop()
+            if asked or limit is None:
+                for one in own:
+                    if key in one.params:
+                        one.row.notes.append(f"not carried over from {one.who}: {key}")
+            elif limit != USUAL_TOTAL_S:
+                limits |= dict.fromkeys(names, limit)
+        if limits and (longest := max(limits.values())) > USUAL_TOTAL_S:
+            limits["total_timeout_s"] = longest
+        return {"timeouts": limits} if limits else {}
+
+    def _usual_limit(self, key: str) -> object:
+        """What holds for a deployment without a limit of its own."""
+        router = members(self._content.get("router_settings"))
+        beneath = members(self._content.get("litellm_settings")).get("request_timeout") if key == "timeout" else None
+        return router.get(key, beneath)
 
     def _vendor(self, params: Mapping[str, Any]) -> tuple[Vendor, str]:
         """Whose model it is, and the id that they know it by."""
@@ -196,6 +262,23 @@ class _Conversion:
             for target in elements(targets) or [targets]:
                 self._fall_back(public, route, target)
 
+    def _context_window_fallbacks(self) -> None:
+        """Who is too small for a prompt is not asked for it here, so those that are larger need only be fallbacks."""
+        for public, targets in (
+            pair for rule in elements(self._settings.get("context_window_fallbacks")) for pair in members(rule).items()
+        ):
+            route = self._draft.routes.get(public)
+            if route is None:
+                self._draft.note(f"a context_window_fallback of {named(public)}, which is no Model here")
+                continue
+            before = list(route.facts.get("fallback", ()))
+            for target in elements(targets) or [targets]:
+                self._fall_back(public, route, target)
+            added = [one for one in route.facts.get("fallback", ()) if one not in before]
+            if added:
+                shown = ", ".join(map(named, added))
+                route.notes.append(f"fallback {shown}: there for long prompts alone, here after any failure, too")
+
     def _fall_back(self, public: str, route: RouteDraft, target: object) -> None:
         if not isinstance(target, str) or target not in self._draft.routes:
             self._draft.note(f"the fallback of {named(public)} on {named(target)}, which is no Model here")
@@ -221,7 +304,9 @@ class _Conversion:
         if general.get("master_key"):
             draft.note("a master key guards the proxy; here: `gateway: {client_keys: [env:NAME]}`, once NAME is set")
         for section in ("litellm_settings", "router_settings", "general_settings"):
-            left = [key for key in members(self._content.get(section)) if key not in {*_READ_SETTINGS, "master_key"}]
+            settings = members(self._content.get(section))
+            left = [key for key in settings if key not in {*_READ_SETTINGS, "master_key"}]
+            left = [key for key in left if (section, key) not in _READ_LIMITS or seconds(settings[key]) is None]
             if left:
                 draft.note(f"{section}: {fields_of(left)}")
         variables = members(self._content.get("environment_variables"))

@@ -3,11 +3,14 @@
 https://portkey.ai/docs/api-reference/config-object
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from itertools import zip_longest
 from typing import Any, Final
 
-from gateway.imports.amounts import read_json
+from msgspec import Struct
+
+from gateway.imports.amounts import read_json, weight
 from gateway.imports.blocks import Account, Blocks, base_url_of, good_upstream, reference_to, region_of
 from gateway.imports.draft import Draft, ImportSourceError, RouteDraft, fields_of, is_name, named, settle
 from gateway.imports.vendors import bridged, find_vendor
@@ -20,6 +23,25 @@ _READ_TARGET: Final = {"provider", "api_key", "override_params", "custom_host", 
 _READ_CONFIG: Final = {*_READ_TARGET, "mode"}
 _INHERITED: Final = ("provider", "api_key", "custom_host", "aws_region")
 _MODES: Final = ("fallback", "loadbalance", "single")
+_WHOLE: Final = Decimal(1)
+"""What a target without a weight has."""
+
+
+class _Tier(Struct):
+    """Endpoints that share the load."""
+
+    shares: dict[str, Decimal]
+    """By Endpoint id."""
+    weighed: bool = False
+    """Whether the source says so, or they are simply all the same."""
+
+    def add(self, other: "_Tier", times: Decimal) -> None:
+        """Let the others share with these, as if they were one with so much weight."""
+        total = sum(other.shares.values())
+        for endpoint, share in other.shares.items():
+            part = times * share / total if len(other.shares) > 1 and total else times
+            self.shares[endpoint] = self.shares.get(endpoint, Decimal(0)) + part
+        self.weighed = self.weighed or other.weighed
 
 
 def is_portkey_config(content: object) -> bool:
@@ -68,8 +90,8 @@ class _Conversion:
             self._draft.note(f"of the config itself: {fields_of(left)}")
         return settle(self._draft)
 
-    def _tiers(self, group: Mapping[str, Any], inherited: Mapping[str, Any], who: str, depth: int) -> list[list[str]]:
-        """Endpoint ids in the order in which they are asked; those of one tier share the load."""
+    def _tiers(self, group: Mapping[str, Any], inherited: Mapping[str, Any], who: str, depth: int) -> list[_Tier]:
+        """Who is asked, in order."""
         strategy = members(group.get("strategy"))
         mode = strategy.get("mode", group.get("mode", "single"))
         if mode not in _MODES:
@@ -91,40 +113,58 @@ class _Conversion:
         ]
         if mode != "loadbalance":
             return [tier for tiers in found for tier in tiers]
-        if any("weight" in members(target) for target in targets):
-            self._draft.note(f"{who}: weights; balanced weighs by price and health")
+        weights = self._weights(who, [members(target) for target in targets])
+        ranks: list[_Tier] = []
         # What each member falls back on comes after what each of them begins with.
-        return [[one for tier in rank for one in tier] for rank in zip_longest(*found, fillvalue=())]
+        for rank in zip_longest(*found):
+            ranks.append(_Tier({}, weighed=weights is not None))
+            for place, tier in enumerate(rank):
+                if tier is not None:
+                    ranks[-1].add(tier, _WHOLE if weights is None else weights[place])
+        return ranks
 
-    def _member(self, target: Mapping[str, Any], given: Mapping[str, Any], who: str, depth: int) -> list[list[str]]:
+    def _weights(self, who: str, targets: Sequence[Mapping[str, Any]]) -> list[Decimal] | None:
+        """The shares of the targets; None where nobody wrote any."""
+        if not any("weight" in target for target in targets):
+            return None
+        weights = [weight(target.get("weight", 1)) for target in targets]
+        sound = [one for one in weights if one is not None]
+        if len(sound) < len(weights) or not any(sound):
+            self._draft.note(f"{who}: weights that are none; balanced shares the load by price and health")
+            return None
+        return sound
+
+    def _member(self, target: Mapping[str, Any], given: Mapping[str, Any], who: str, depth: int) -> list[_Tier]:
         if not elements(target.get("targets")):
             endpoint = self._leaf(who, target, given)
-            return [] if endpoint is None else [[endpoint]]
+            return [] if endpoint is None else [_Tier({endpoint: _WHOLE})]
         if depth >= DEPTH_MAX:
             self._draft.note(f"{who}: nested too deep, and left out")
             return []
         return self._tiers(target, given, who, depth + 1)
 
-    def _write_routes(self, tiers: list[list[str]]) -> None:
+    def _write_routes(self, tiers: list[_Tier]) -> None:
         """The tiers as a Route and what it falls back on; whoever was asked before is not asked again."""
         asked: set[str] = set()
-        fresh: list[list[str]] = []
+        fresh: list[_Tier] = []
         for tier in tiers:
-            new = [one for one in dict.fromkeys(tier) if one not in asked]
+            new = {one: share for one, share in tier.shares.items() if one not in asked}
             asked.update(new)
-            fresh += [new] if new else []
+            fresh += [_Tier(new, weighed=tier.weighed)] if new else []
         if not fresh:
             return
-        if all(len(tier) == 1 for tier in fresh):
+        if all(len(tier.shares) == 1 for tier in fresh):
             facts: dict[str, Any] = {"policy": "ordered"} if len(fresh) > 1 else {}
-            self._draft.routes[self._name] = RouteDraft({**facts, "endpoints": [tier[0] for tier in fresh]})
+            self._draft.routes[self._name] = RouteDraft(
+                {**facts, "endpoints": [one for tier in fresh for one in tier.shares]}
+            )
             return
         fallback: list[str] = []
         for number, tier in enumerate(fresh[1:], 2):
-            fallback.append(tier[0] if len(tier) == 1 else f"{self._name}-{number}")
-            if len(tier) > 1:
-                self._draft.routes[fallback[-1]] = RouteDraft({"endpoints": tier})
-        facts = {"endpoints": fresh[0], **({"fallback": fallback} if fallback else {})}
+            fallback.append(f"{self._name}-{number}" if len(tier.shares) > 1 else next(iter(tier.shares)))
+            if len(tier.shares) > 1:
+                self._draft.routes[fallback[-1]] = RouteDraft(_sharing(tier))
+        facts = {**_sharing(fresh[0]), **({"fallback": fallback} if fallback else {})}
         self._draft.routes = {self._name: RouteDraft(facts), **self._draft.routes}
 
     def _leaf(self, who: str, target: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
@@ -161,3 +201,10 @@ class _Conversion:
         if left:
             row.notes.append(f"not carried over from {who}: {fields_of(left)}")
         return endpoint
+
+
+def _sharing(tier: _Tier) -> dict[str, Any]:
+    """How a Route says it; one whose members are not weighed is balanced."""
+    weights = {endpoint: weight(share) for endpoint, share in tier.shares.items()}
+    weighed = tier.weighed and len(weights) > 1 and None not in weights.values() and any(weights.values())
+    return {**({"policy": "weighted", "weights": weights} if weighed else {}), "endpoints": [*tier.shares]}
