@@ -59,6 +59,11 @@ class RawClient:
         body = await self._reader.readexactly(int(headers["content-length"]))
         return Reply(int(line.split(" ")[1]), headers, body)
 
+    @property
+    def over(self) -> bool:
+        """Whether the other side has closed it: what was idle for too long is."""
+        return self._reader.at_eof() or self.writer.is_closing()
+
     def close(self) -> None:
         self.writer.transport.abort()
 
@@ -108,6 +113,8 @@ async def offer(url: str, per_s: float, for_s: float, key: str | None = None) ->
 
     async def one() -> None:
         began_s = time.monotonic()
+        while idle and idle[-1].over:
+            idle.pop().close()
         client = idle.pop() if idle else await RawClient.connect(url)
         try:
             reply = await client.ask(data)
