@@ -132,8 +132,8 @@ class Standing(Struct, frozen=True, gc=False):
 class Account:
     """What one key and its children spent, by the span of each window, and what is reserved for them.
 
-    A reservation counts in every window until it is settled; what it comes to counts in the span in which that is.
-    So a window never holds more than its budget, on whichever side of midnight an answer ends.
+    A reservation counts in whatever span it is now, until it is settled; what it comes to counts in the span in which
+    it was sent. So no span ever holds more than its budget, on whichever side of midnight an answer ends.
     """
 
     __slots__ = ("_spent", "reserved_in_nusd")

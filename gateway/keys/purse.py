@@ -6,11 +6,12 @@ event loop, and nothing here waits, so that each step is one piece. Reads no clo
 """
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
 
+from gateway.errors import KeysUnavailableError
 from gateway.keys.budget import (
     AMOUNT_MAX_IN_NUSD,
     DAY_S,
@@ -26,6 +27,8 @@ from gateway.keys.key import WINDOWS, KeyRecord, Window
 
 LEASE_EXTRA_S: Final = 60.0
 """How much longer than the request may take a lease lives, if nobody ends it."""
+UNKNOWN_RETRY_S: Final = 5.0
+"""When to come back while it is not known what was spent before."""
 EXPIRED_MAX: Final = 65_536
 """Attempts of leases that expired, whose cost may still come in."""
 
@@ -78,8 +81,12 @@ class _Lease:
         self.grant = grant
         self.deadline_s = deadline_s
         self.amount = 0
-        self.holds: dict[str, int] = {}
+        self.holds: dict[str, tuple[int, Starts]] = {}
         self.closed = False
+
+    def held(self) -> int:
+        """By Attempts that are not settled."""
+        return sum([amount for amount, _ in self.holds.values()])
 
     def resize(self, amount_in_nusd: int) -> None:
         change = amount_in_nusd - self.amount
@@ -100,28 +107,32 @@ class Purse:
         self._accounts: dict[str, Account] = {}
         self._leases: dict[str, _Lease] = {}
         self._deadlines: list[tuple[float, str]] = []
-        self._expired: dict[str, tuple[Account, ...]] = {}
+        self._expired: dict[str, tuple[tuple[Account, ...], Starts]] = {}
         self._starts: Starts = span_starts(0)
         self._until_s = 0
+        self.knows_past = True
+        """Whether what was spent before is known. While it is not, no key with a budget spends anything."""
         self.expired = 0
         """Leases that nobody ended."""
         self.overdrawn_in_nusd = 0
         """By how much answers cost more than the most that their prices come to."""
 
-    def load(self, key_ids: Sequence[str], spent: Callable[[str, Window, int], int], unix_s: float) -> None:
-        """Begin with what the ledger knows. Blocks as long as `spent` does; to be called once, before any request.
+    def load(self, spent: Callable[[Window, int], Mapping[str, int]], unix_s: float) -> None:
+        """Begin with what the ledger knows. Blocks as long as `spent` does; to be called before any request.
 
         Args:
-            key_ids: Every issued key, deleted ones too.
-            spent: What one key itself spent in a window that began at a time (Unix seconds), in nano-USD.
+            spent: What each key itself spent in a window that began at a time (Unix seconds), in nano-USD.
             unix_s: Now.
         """
         starts = span_starts(unix_s)
-        for key_id in key_ids:
-            for window, start in zip(WINDOWS, starts, strict=True):
-                amount = spent(key_id, window, start)
+        past: list[tuple[Window, int, Mapping[str, int]]] = [
+            (window, starts[place], spent(window, starts[place])) for place, window in enumerate(WINDOWS)
+        ]
+        for window, start, by_key in past:
+            for key_id, amount in by_key.items():
                 for account in self._accounts_of(key_id):
                     account.load(window, start, amount)
+        self.knows_past = True
 
     def left(self, key_id: str, unix_s: float) -> int | None:
         """What can be reserved now, in nano-USD, never below 0; None: no budget. For `Ask.budget_in_nusd`."""
@@ -146,11 +157,16 @@ class Purse:
             unix_s: The wall clock, for the windows.
             now_s: The monotonic clock.
             total_s: How long the request may take.
+
+        Raises:
+            KeysUnavailableError: The key has a budget, and nobody knows what it spent before.
         """
         self._reap(now_s)
         if (known := self._leases.get(lease_id)) is not None:
             return known.grant
         standing = self._tightest(key_id, self._spans(unix_s))
+        if standing is not None and not self.knows_past:
+            raise KeysUnavailableError("what this key has spent is not known yet", retry_after_s=UNKNOWN_RETRY_S)
         if standing is None:
             grant = Grant(lease_id, max((one.worst_in_nusd(one.output_tokens) for one in offers), default=0))
         else:
@@ -183,42 +199,41 @@ class Purse:
             raise RuntimeError(f"{attempt_id} was not reserved, or took longer than it could")
         if attempt_id in lease.holds:
             return None
-        missing = sum(lease.holds.values()) + worst_in_nusd - lease.amount
+        starts = self._spans(unix_s)
+        missing = lease.held() + worst_in_nusd - lease.amount
         if missing > 0:
-            standing = self._tightest(lease.key_id, self._spans(unix_s))
+            standing = self._tightest(lease.key_id, starts)
             if standing is not None and standing.left_in_nusd < missing:
-                return Refusal(
-                    standing, worst_in_nusd, final=standing.left_in_nusd + standing.reserved_in_nusd < missing
-                )
+                unspent = standing.left_in_nusd + standing.reserved_in_nusd
+                return Refusal(standing, worst_in_nusd, final=unspent < missing)
             lease.resize(lease.amount + missing)
-        lease.holds[attempt_id] = worst_in_nusd
+        lease.holds[attempt_id] = (worst_in_nusd, starts)
         return None
 
-    def settle(self, lease_id: str, attempt_id: str, cost_in_nusd: int | None, *, unix_s: float) -> None:
+    def settle(self, lease_id: str, attempt_id: str, cost_in_nusd: int | None) -> None:
         """An Attempt has ended and cost so much. Told twice, it counts once; what was never held counts nothing.
+
+        It counts in the windows in which it was held, as the ledger has it by the time at which it was sent.
 
         Args:
             lease_id: The request's.
             attempt_id: As it was held.
             cost_in_nusd: None where nobody knows: then the worst case counts.
-            unix_s: The wall clock: the spending falls into the spans of this moment.
         """
         lease = self._leases.get(lease_id)
         if lease is None:
-            accounts = self._expired.pop(attempt_id, ())
+            accounts, starts = self._expired.pop(attempt_id, ((), self._starts))
             held = 0
         else:
             if attempt_id not in lease.holds:
                 return
-            held, accounts = lease.holds.pop(attempt_id), lease.accounts
+            (held, starts), accounts = lease.holds.pop(attempt_id), lease.accounts
         cost = held if cost_in_nusd is None else min(max(cost_in_nusd, 0), AMOUNT_MAX_IN_NUSD)
-        starts = self._spans(unix_s)
         for account in accounts:
             account.add(cost, starts)
         if lease is not None:
             self.overdrawn_in_nusd += max(0, cost - held)
-            held_still = sum(lease.holds.values())
-            lease.resize(held_still if lease.closed else max(lease.amount - cost, held_still))
+            lease.resize(lease.held() if lease.closed else max(lease.amount - cost, lease.held()))
             self._drop_if_done(lease_id, lease)
 
     def release(self, lease_id: str) -> None:
@@ -226,7 +241,7 @@ class Purse:
         lease = self._leases.get(lease_id)
         if lease is not None:
             lease.closed = True
-            lease.resize(sum(lease.holds.values()))
+            lease.resize(lease.held())
             self._drop_if_done(lease_id, lease)
 
     def _drop_if_done(self, lease_id: str, lease: _Lease) -> None:
@@ -281,7 +296,7 @@ class Purse:
             self.expired += 1
             lease.resize(0)
             del self._leases[lease_id]
-            for attempt_id in lease.holds:
-                self._expired[attempt_id] = lease.accounts
+            for attempt_id, (_, starts) in lease.holds.items():
+                self._expired[attempt_id] = (lease.accounts, starts)
             while len(self._expired) > EXPIRED_MAX:
                 del self._expired[next(iter(self._expired))]

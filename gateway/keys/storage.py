@@ -3,20 +3,24 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from gateway.keys.key import KeyLimits, KeyRecord
+from gateway.keys.changes import US_PER_S
+from gateway.keys.key import KeyLimits, KeyRecord, Window
 from gateway.keys.ring import KeyRing
 from gateway.state.connection import StoreLock, open_reader, open_writer
 from gateway.state.errors import DamagedStoreError, StoreError, translate
 from gateway.state.key_rows import KeyRow, read_keys, write_key
+from gateway.state.ledger_reader import NAMES_MAX, LedgerReader
 
 _log = logging.getLogger("mixgate.keys")
+END_US: Final = 1 << 52
+"""Behind everything that was ever spent: the year 2112."""
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(KeyLimits).decode
 
@@ -107,6 +111,19 @@ def has_issued_keys(path: Path) -> bool:
         return any(record.deleted_us is None for record in read_records(path))
     except StoreError:
         return True
+
+
+def spending(reader: LedgerReader, key_ids: Sequence[str]) -> Callable[[Window, int], dict[str, int]]:
+    """What each key spent since a time, by the ledger. For `Purse.load`; blocks and raises StoreError."""
+
+    def spent(_window: Window, start_unix_s: int) -> dict[str, int]:
+        start_us = start_unix_s * US_PER_S
+        lines = reader.spend("key", start_us, END_US)
+        if len(lines) >= NAMES_MAX:  # a report has no more lines, and every key counts
+            lines = tuple(one for key in key_ids for one in reader.spend("key", start_us, END_US, name=key))
+        return {one.name: one.cost_in_nusd for one in lines}
+
+    return spent
 
 
 def saver(store: Submits) -> Callable[[KeyRecord], Any]:
