@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -126,7 +126,7 @@ def spending(reader: LedgerReader, key_ids: Sequence[str]) -> Callable[[Window, 
     return spent
 
 
-def saver(store: Submits) -> Callable[[KeyRecord], Any]:
+def saver(store: Submits) -> Callable[[KeyRecord], Awaitable[None]]:
     """Writes records through the store of a running gateway. For `KeyOffice`."""
 
     async def save(record: KeyRecord) -> None:

@@ -1,0 +1,108 @@
+"""Client keys in a running gateway, put together: read at start, changed through its store, spending by its ledger."""
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import Final
+
+from gateway.config.catalogue import GatewaySettings
+from gateway.errors import KeysUnavailableError
+from gateway.keys.changes import US_PER_S
+from gateway.keys.home_secret import open_home_secrets
+from gateway.keys.key import KeyRecord
+from gateway.keys.limits import Limiter
+from gateway.keys.office import KeyOffice
+from gateway.keys.purse import Purse
+from gateway.keys.storage import load_ring, saver, spending
+from gateway.server.admin import KeyDesk
+from gateway.server.auth import Authenticator
+from gateway.server.key_routes import KeyRoutes
+from gateway.state.connection import FILE_NAME
+from gateway.state.errors import StoreError
+from gateway.state.ledger_reader import LedgerReader
+from gateway.state.store import Store
+
+LEDGER_WAIT_S: Final = 10.0
+"""How long the start waits for the ledger to be whole, where there are issued keys."""
+RECALL_EVERY_S: Final = 5.0
+"""How often it is tried again to learn what was spent."""
+
+_log = logging.getLogger("mixgate.keys")
+
+
+class Access:
+    """Who may call, and what each may spend. Built before the server; `open` comes before the first request.
+
+    Args:
+        home: MIXGATE_HOME.
+
+    Raises:
+        ConfigError: Its secret cannot be used.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / FILE_NAME
+        self._secrets = open_home_secrets(home)
+        self._store: Store | None = None
+        self.ring = load_ring(self._path, self._secrets.pepper)
+        self.purse = Purse(self.ring.chain)
+        self.purse.knows_past = not self.ring.records()
+        self.limiter = Limiter(self.ring.chain)
+        self.office = KeyOffice(self.ring, self._secrets.pepper, self._save, _unix_us)
+        self.routes = KeyRoutes(KeyDesk(self.office, self.purse, time.time))
+
+    def authenticator(self, settings: GatewaySettings) -> Authenticator:
+        """Who is let in under these settings.
+
+        Raises:
+            ConfigError: Others could reach the gateway, and nobody has a key.
+        """
+        return Authenticator(
+            (key.reveal() for key in settings.client_keys),
+            hosts=settings.hosts,
+            bind_host=settings.host,
+            ring=self.ring,
+            admin_token=None if settings.admin_token is None else settings.admin_token.reveal(),
+            local_admin_token=self._secrets.admin_token.reveal(),
+        )
+
+    async def open(self, store: Store) -> "asyncio.Task[None] | None":
+        """Learn what was spent, once the ledger has handed the store what a crash left. To be called after that.
+
+        Gives the task that goes on trying where the ledger cannot be read yet; the caller cancels it at the end. Keys
+        with a budget are refused until then.
+        """
+        self._store = store
+        if self.purse.knows_past or await asyncio.to_thread(self._recall):
+            return None
+        return asyncio.create_task(self._keep_recalling())
+
+    async def _keep_recalling(self) -> None:
+        while not await asyncio.to_thread(self._recall):
+            await asyncio.sleep(RECALL_EVERY_S)
+
+    def _recall(self) -> bool:
+        """Whether what was spent is known now. Blocks."""
+        assert self._store is not None  # noqa: S101 (`open` was called)
+        if not self._store.flush(LEDGER_WAIT_S):
+            _log.warning(
+                "keys with a budget have to wait: the store cannot be written, so what they spent is not known"
+            )
+            return False
+        try:
+            with LedgerReader(self._path) as reader:
+                self.purse.load(spending(reader, [record.id for record in self.ring.records()]), time.time())
+        except StoreError as error:
+            _log.warning("keys with a budget have to wait: the ledger cannot be read (%s)", error)
+            return False
+        return True
+
+    async def _save(self, record: KeyRecord) -> None:
+        if self._store is None:
+            raise KeysUnavailableError("the gateway is only starting; ask again in a moment", retry_after_s=1)
+        await saver(self._store)(record)
+
+
+def _unix_us() -> int:
+    return int(time.time() * US_PER_S)
