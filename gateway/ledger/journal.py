@@ -7,6 +7,7 @@ every SYNC_EVERY_S, which is what a power cut can take, and removes files whose 
 import contextlib
 import logging
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -23,7 +24,10 @@ SEGMENT_BYTES: Final = 4 * 1024 * 1024
 """Room for some 10,000 Attempts."""
 SEGMENTS_MAX: Final = 128
 """Files at most, 512 MiB: what is kept for the store while that cannot be written."""
+SPARES: Final = 3
+"""Files that are made ahead, so that the loop never waits for a slow disk: some seconds of the highest speed."""
 SYNC_EVERY_S: Final = 0.1
+"""What a power cut can take: Attempts of so long, and of as long as the disk takes."""
 RETRY_EVERY_S: Final = 1.0
 """How often it is tried anew to make room where there is none."""
 CLOSE_TIMEOUT_S: Final = 5.0
@@ -42,6 +46,7 @@ class Journal:
         *,
         segment_bytes: int = SEGMENT_BYTES,
         segments_max: int = SEGMENTS_MAX,
+        spares: int = SPARES,
     ) -> None:
         self.folder = folder
         self.old: list[Path] = []
@@ -55,8 +60,9 @@ class Journal:
         self._files = files or Files()
         self._segment_bytes = segment_bytes
         self._segments_max = segments_max
+        self._spares_max = spares
         self._current: Segment | None = None
-        self._spare: Segment | None = None
+        self._spares: deque[Segment] = deque()
         self._full: list[Segment] = []
         self._next = 1
         self._lock = StoreLock(folder / "journal")
@@ -70,15 +76,17 @@ class Journal:
     def open(self) -> None:
         """Find what was left, make room, and start the thread. What fails is in `failure`, and tried again. Blocks."""
         self._make_room()
-        self._current, self._spare = self._spare, None
-        self._make_room()
+        if self._spares:
+            self._current = self._spares.popleft()
+        self._wake.set()
+        self._hurry.set()
         self._thread.start()
 
     @property
     def usable(self) -> bool:
         """Whether it can take more."""
         current = self._current
-        if self._spare is not None:
+        if self._spares:
             return True
         return current is not None and not current.failed and current.end + 2 * RECORD_MAX_BYTES < current.size_bytes
 
@@ -150,8 +158,9 @@ class Journal:
         self._hurry.set()
         self._thread.join(CLOSE_TIMEOUT_S)
         with self._full_lock:
-            left = [one for one in (*self._full, self._current, self._spare) if one is not None]
-            self._full, self._current, self._spare = [], None, None
+            left = [one for one in (*self._full, self._current, *self._spares) if one is not None]
+            self._full, self._current = [], None
+            self._spares.clear()
         for segment in left:
             segment.close()
             if segment.live <= 0:
@@ -162,17 +171,17 @@ class Journal:
         """Go on in the next file, if there is one."""
         self._hurry.set()
         self._wake.set()
-        if self._spare is None:
+        if not self._spares:
             return None
         with self._full_lock:
             if self._current is not None:
                 self._full.append(self._current)
-            self._current, self._spare = self._spare, None
+            self._current = self._spares.popleft()
         return self._current
 
     def _run(self) -> None:
         while not self._stopping:
-            self._wake.wait(RETRY_EVERY_S if self._spare is None or self._full else None)
+            self._wake.wait(RETRY_EVERY_S if self._full or len(self._spares) < self._spares_max else None)
             self._wake.clear()
             self._hurry.wait(SYNC_EVERY_S)
             self._hurry.clear()
@@ -183,22 +192,27 @@ class Journal:
         self._sync()
 
     def _make_room(self) -> None:
-        """Make the file that comes next, where there is none and they are not too many."""
-        if self._spare is not None or self._stopping:
-            return
+        """Make the files that come next, where they are not too many."""
         try:
             if not self.found:
                 self._find()
-            if len(self._full) + len(self.old) + 1 >= self._segments_max:
-                raise OSError(f"{self._segments_max} files wait for the store")  # noqa: TRY301  # as a full disk
-            number, self._next = self._next, self._next + 1
-            self._spare = Segment(self.folder / f"{number:012d}{_SUFFIX}", number, self._segment_bytes, self._files)
+            while len(self._spares) < self._spares_max and not self._stopping:
+                self._add_spare()
         except (OSError, StoreInUseError) as error:
-            self._note(error)
+            if self.failure is None:
+                _log.warning("the journal in %s has no room ahead: %s", self.folder, error)
+            self.failure = error
         else:
             if self.failure is not None:
                 _log.warning("the journal has room again")
             self.failure = None
+
+    def _add_spare(self) -> None:
+        if len(self._full) + len(self.old) + len(self._spares) + 1 >= self._segments_max:
+            raise OSError(f"{self._segments_max} files wait for the store")
+        number, self._next = self._next, self._next + 1
+        path = self.folder / f"{number:012d}{_SUFFIX}"
+        self._spares.append(Segment(path, number, self._segment_bytes, self._files))
 
     def _find(self) -> None:
         """Be the only one here, and see what is left of those before.
@@ -212,11 +226,6 @@ class Journal:
         self.old = sorted(self.folder.glob(f"*{_SUFFIX}"))
         self._next = 1 + max((_number(path) for path in self.old), default=0)
         self.found = True
-
-    def _note(self, error: OSError | StoreInUseError) -> None:
-        if self.failure is None:
-            _log.warning("the journal in %s has no room ahead: %s", self.folder, error)
-        self.failure = error
 
     def _sync(self) -> None:
         """Hand all to the disk, then remove what is done with: the last word of its Attempts lies in later files."""

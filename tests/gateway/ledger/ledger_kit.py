@@ -29,7 +29,7 @@ class Ledger:
     def __init__(self, home: Path, files: Files | None = None, **sizes) -> None:
         self.home = home
         self.path = home / FILE_NAME
-        self.journal = Journal(home / FOLDER_NAME, files, **({"segment_bytes": SEGMENT_BYTES} | sizes))
+        self.journal = Journal(home / FOLDER_NAME, files, **({"segment_bytes": SEGMENT_BYTES, "spares": 1} | sizes))
         self.store = Store.open(self.path, pack)
         self.books = Books(self.journal, self.store)
         self.books.start()
