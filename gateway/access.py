@@ -13,7 +13,7 @@ from gateway.keys.home_secret import open_home_secrets
 from gateway.keys.key import KeyRecord
 from gateway.keys.limits import Limiter
 from gateway.keys.office import KeyOffice
-from gateway.keys.purse import Purse
+from gateway.keys.purse import Past, Purse, read_past
 from gateway.keys.storage import load_ring, saver, spending
 from gateway.server.admin import KeyDesk
 from gateway.server.auth import Authenticator
@@ -26,7 +26,8 @@ from gateway.state.store import Store
 LEDGER_WAIT_S: Final = 10.0
 """How long the start waits for the ledger to be whole, where there are issued keys."""
 RECALL_EVERY_S: Final = 5.0
-"""How often it is tried again to learn what was spent."""
+"""How often it is tried again to learn what was spent: later and later."""
+RECALL_WAIT_MAX_S: Final = 30.0
 
 _log = logging.getLogger("mixgate.keys")
 
@@ -74,29 +75,32 @@ class Access:
         with a budget are refused until then.
         """
         self._store = store
-        if self.purse.knows_past or await asyncio.to_thread(self._recall):
+        if self.purse.knows_past or await self._recall(store):
             return None
-        return asyncio.create_task(self._keep_recalling())
+        return asyncio.create_task(self._keep_recalling(store))
 
-    async def _keep_recalling(self) -> None:
-        while not await asyncio.to_thread(self._recall):
-            await asyncio.sleep(RECALL_EVERY_S)
+    async def _keep_recalling(self, store: Store) -> None:
+        wait_s = 0.0
+        while not await self._recall(store):
+            wait_s = min(wait_s + RECALL_EVERY_S, RECALL_WAIT_MAX_S)
+            await asyncio.sleep(wait_s)
 
-    def _recall(self) -> bool:
-        """Whether what was spent is known now. Blocks."""
-        assert self._store is not None  # noqa: S101 (`open` was called)
-        if not self._store.flush(LEDGER_WAIT_S):
-            _log.warning(
-                "keys with a budget have to wait: the store cannot be written, so what they spent is not known"
-            )
-            return False
+    async def _recall(self, store: Store) -> bool:
+        """Whether what was spent is known now."""
         try:
-            with LedgerReader(self._path) as reader:
-                self.purse.load(spending(reader, [record.id for record in self.ring.records()]), time.time())
+            past = await asyncio.to_thread(self._read_past, store)
         except StoreError as error:
-            _log.warning("keys with a budget have to wait: the ledger cannot be read (%s)", error)
+            _log.warning("client keys with a budget have to wait, as what they spent is not known: %s", error)
             return False
+        self.purse.load(past)
         return True
+
+    def _read_past(self, store: Store) -> Past:
+        """Blocks."""
+        if not store.flush(LEDGER_WAIT_S):
+            raise store.failure or StoreError("the ledger is not written yet")
+        with LedgerReader(self._path) as reader:
+            return read_past(spending(reader, [record.id for record in self.ring.records()]), time.time())
 
     async def _save(self, record: KeyRecord) -> None:
         if self._store is None:

@@ -36,6 +36,16 @@ Chain = Sequence[KeyRecord]
 """A key, and the teams above it."""
 
 
+Past = Sequence[tuple[Window, int, Mapping[str, int]]]
+"""By window, and when its span began: what each key itself spent in it, in nano-USD."""
+
+
+def read_past(spent: Callable[[Window, int], Mapping[str, int]], unix_s: float) -> Past:
+    """What was spent before this process. Blocks as long as `spent` does, which a thread may."""
+    starts = span_starts(unix_s)
+    return [(window, starts[place], spent(window, starts[place])) for place, window in enumerate(WINDOWS)]
+
+
 class Grant(Struct, frozen=True, gc=False):
     """What a request may spend."""
 
@@ -117,17 +127,8 @@ class Purse:
         self.overdrawn_in_nusd = 0
         """By how much answers cost more than the most that their prices come to."""
 
-    def load(self, spent: Callable[[Window, int], Mapping[str, int]], unix_s: float) -> None:
-        """Begin with what the ledger knows. Blocks as long as `spent` does; to be called before any request.
-
-        Args:
-            spent: What each key itself spent in a window that began at a time (Unix seconds), in nano-USD.
-            unix_s: Now.
-        """
-        starts = span_starts(unix_s)
-        past: list[tuple[Window, int, Mapping[str, int]]] = [
-            (window, starts[place], spent(window, starts[place])) for place, window in enumerate(WINDOWS)
-        ]
+    def load(self, past: Past) -> None:
+        """Begin with what the ledger knows. To be called once, before any key with a budget has spent anything."""
         for window, start, by_key in past:
             for key_id, amount in by_key.items():
                 for account in self._accounts_of(key_id):

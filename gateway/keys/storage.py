@@ -114,7 +114,7 @@ def has_issued_keys(path: Path) -> bool:
 
 
 def spending(reader: LedgerReader, key_ids: Sequence[str]) -> Callable[[Window, int], dict[str, int]]:
-    """What each key spent since a time, by the ledger. For `Purse.load`; blocks and raises StoreError."""
+    """What each key spent since a time, by the ledger. For `read_past`; blocks and raises StoreError."""
 
     def spent(_window: Window, start_unix_s: int) -> dict[str, int]:
         start_us = start_unix_s * US_PER_S
