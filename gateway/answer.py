@@ -1,9 +1,8 @@
 """The answer to one request: Plan -> Attempts -> Events. The only control flow over attempts.
 
-The commit point is the first content event handed to the client of a stream; `Answer.committed` is that one boolean.
-Before it a retryable failure moves on to the next candidate and nothing of the failed attempt is seen; after it the
-answer is rescued where that can be done exactly (gateway/rescue.py), or ends with an error, never with silence. A
-whole answer is handed over at its end, so it commits last.
+The commit point is the first content event handed to the client of a stream: `Answer.committed`. Before it a retryable
+failure moves on and nothing of it is seen; after it the answer is rescued where that can be done exactly, or ends with
+an error, never with silence. A whole answer is handed over at its end, so it commits last.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ from gateway.turns import Turn
 from providers.base import Endpoint
 from providers.emulation import Emulation, Repair, emulate
 from providers.errors import GarbledError, MixgateError, ProviderError, ServerError
-from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, Event, UsageReported
+from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, Event, Usage, UsageReported
 from providers.schema_validation import BadSchemaError, complaint
 
 HELD_EVENTS_MAX: Final = 200_000
@@ -159,6 +158,7 @@ class Answer:
             self._call.close()
         for attempt in self.attempts:
             if attempt.outcome == "running":
+                self._estimate(attempt)
                 self._course.settle(attempt, "cancelled", None, committed=self.committed, streamed=self.stream)
         if self._course.ended is not None:
             self._course.ended(self)
@@ -233,9 +233,7 @@ class Answer:
             while not isinstance(turn := self._next_turn(now_s), Turn):
                 await asyncio.sleep(turn)
                 now_s = course.loop.time()
-            self._emulation = (
-                emulate(self.request, turn.candidate.endpoint.capabilities) if course.plan.emulate else None
-            )
+            self._emulation = self._emulate(turn.candidate.endpoint)
         attempt = self._begin(turn, now_s)
         after_s = self._hedge_after_s(turn)
         task = course.task if after_s is None else None  # in a race each Call runs in a task of its own
@@ -245,8 +243,16 @@ class Answer:
             return await call.open(limit_s)
         return await self._race(call, limit_s, after_s)
 
+    def _emulate(self, endpoint: Endpoint) -> Emulation | None:
+        """How this Endpoint is asked for what it cannot do, if it is."""
+        request = self.request
+        if not self._course.plan.emulate or (request.tools is None and request.response_format is None):
+            return None
+        return emulate(request, endpoint.capabilities)
+
     def _begin(self, turn: Turn, now_s: float) -> Attempt:
-        attempt = self._course.attempt(len(self.attempts) + 1, turn, now_s)
+        endpoint = turn.candidate.endpoint
+        attempt = Attempt(len(self.attempts) + 1, endpoint, turn.health, now_s, turn.why, permit=turn.permit)
         self.attempts.append(attempt)
         self._attempt = attempt
         return attempt
@@ -270,7 +276,7 @@ class Answer:
         course.hedges.begin(course.loop.time())
         if not course.turns.others or turn.why != "planned":
             return None
-        if course.health.of(turn.candidate.endpoint.id).ttft_p95_s() is None:
+        if turn.health.ttft_p95_s() is None:
             return None  # too few answers to know what is slow
         return worth_it(turn.candidate)
 
@@ -352,6 +358,20 @@ class Answer:
         elif attempt.why == "rescue" and rescue.is_refusal(error):
             rescue.refused.add(attempt.endpoint.id)
             course.turns.insist()
+
+    def _estimate(self, attempt: Attempt) -> None:
+        """Count what an Attempt has used that nobody lets come to its end."""
+        if attempt.usage is None and attempt.ttft_s is not None:
+            delivered = 0 if self._delivered is None else self._delivered.tokens
+            attempt.usage = Usage(input_tokens=self._course.prompt_tokens, output_tokens=delivered)
+            attempt.usage_estimated = True
+
+    @property
+    def cost_in_nusd(self) -> int | None:
+        """What all Attempts cost together; None where nobody knows what the answer cost."""
+        if self._attempt is None or self._attempt.cost_in_nusd is None:
+            return None
+        return sum(attempt.cost_in_nusd or 0 for attempt in self.attempts)
 
     def _can_be_rescued(self, error: ProviderError) -> bool:
         """Whether another may go on: a refusal of what was said is not shopped around, however late it comes."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 import uvloop
 from msgspec.structs import replace
 
+from gateway.access import Access
 from gateway.admission import LAG_EVERY_S, Admission
 from gateway.attempts import Limits
 from gateway.config.catalogue import Catalogue, ProviderEntry
@@ -23,9 +24,10 @@ from gateway.explain.trace import Packer
 from gateway.fleet import Fleet
 from gateway.health import Health
 from gateway.health_history import Announcer, keep, keep_on, recall
+from gateway.keys.storage import has_issued_keys
+from gateway.ledger.books import Books
 from gateway.probes import Prober
 from gateway.server.asgi import Application, Live
-from gateway.server.auth import Authenticator
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.run import ServerSettings
 from gateway.server.run import serve as run_server
@@ -68,20 +70,24 @@ class Gateway:
         self.health = Health(random.random, self._announcer)
         self._watch_over(catalogue)
         self.engine = Engine(self.health, unix_time_s=time.time, draw=random.random, limits=limits)
-        self.live = Live(_authenticator(catalogue), self._fleet_now, self._local_status)
+        self.access = Access(home)
+        self.live = Live(self.access.authenticator(catalogue.gateway), self._fleet_now, self._local_status)
         self.admission = Admission(catalogue.gateway.in_flight_max, catalogue.gateway.in_flight_per_key_max)
-        self.application = Application(self.live, self.lifecycle, self.engine, self.admission)
+        self.application = Application(self.live, self.lifecycle, self.engine, self.admission, self.access.routes)
 
     async def start(self) -> None:
         """Start what must run before the first request. Loading a model goes on behind it."""
         path = self._home / FILE_NAME
         recall(self.health, path, unix_s=time.time(), now_s=asyncio.get_running_loop().time())
         self._store = self._announcer.store = self.engine.sink = Store.open(path, Packer())
+        self.engine.books = await asyncio.to_thread(Books.open, self._home, self._store)
         self._tasks = [
             asyncio.create_task(keep_on(self.health, self._store, time.time)),
             asyncio.create_task(_watch_lag(self.admission)),
             asyncio.create_task(Prober(self.health, self._fleet_now, self._local.models, random.random).run()),
         ]
+        recalling = await self.access.open(self._store)
+        self._tasks += [] if recalling is None else [recalling]
         await self._local.start()
 
     async def aclose(self) -> None:
@@ -95,11 +101,13 @@ class Gateway:
         if self._store is not None:
             keep(self.health, self._store, time.time())
             await asyncio.to_thread(self._store.close)
+        if self.engine.books is not None:
+            await asyncio.to_thread(self.engine.books.close)
 
     def replace(self, catalogue: Catalogue) -> None:
         """Swap a new configuration in. Requests on their way finish on the old one."""
         old = self._fleet.catalogue
-        self.live.authenticator = _authenticator(catalogue)
+        self.live.authenticator = self.access.authenticator(catalogue.gateway)
         self._fleet = Fleet(catalogue, self._upstreams(catalogue), self._fleet.off)
         self._watch_over(catalogue)
         self.admission.in_flight_max = catalogue.gateway.in_flight_max
@@ -183,11 +191,6 @@ async def _watch_lag(admission: Admission) -> None:
         admission.note_lag(loop.time() - due_s)
 
 
-def _authenticator(catalogue: Catalogue) -> Authenticator:
-    gateway = catalogue.gateway
-    return Authenticator((key.reveal() for key in gateway.client_keys), hosts=gateway.hosts, bind_host=gateway.host)
-
-
 def off_endpoints(catalogue: Catalogue, local_off: Mapping[str, str]) -> dict[str, str]:
     """Endpoints that cannot answer now, by id, and why: their provider is off, or their local model is."""
     off: dict[str, str] = {}
@@ -253,7 +256,7 @@ def serve(path: Path, env: Mapping[str, str], overrides: Mapping[str, Any], anno
     Raises:
         ConfigError: The configuration cannot be used, or the address cannot be listened on.
     """
-    catalogue = load(path, env, overrides)
+    catalogue = load(path, env, overrides, has_issued_keys=has_issued_keys(home_folder(env) / FILE_NAME))
     return uvloop.run(_serve(catalogue, env, overrides, announce))
 
 
@@ -262,7 +265,7 @@ async def _serve(catalogue: Catalogue, env: Mapping[str, str], overrides: Mappin
     await gateway.start()
     watcher = Watcher(
         catalogue,
-        lambda: load(catalogue.path, env, overrides),
+        lambda: load(catalogue.path, env, overrides, has_issued_keys=gateway.access.ring.has_keys),
         on_change=gateway.replace,
         on_error=_log_refused,
     )

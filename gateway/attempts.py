@@ -4,6 +4,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from gateway.health.endpoint import EndpointHealth
 from gateway.health.kinds import Permit
 from providers.base import Adaptation, Endpoint
 from providers.emulation import Emulated
@@ -50,6 +51,7 @@ class Attempt(Struct, gc=False):
 
     number: int
     endpoint: Endpoint
+    health: EndpointHealth
     started_s: float
     why: Why = "planned"
     outcome: Outcome = "running"
@@ -67,6 +69,10 @@ class Attempt(Struct, gc=False):
     """What it owes health; REFUSED once it is given back."""
     lagged: bool = False
     """Whether a limit fired so late that it may be our own fault."""
+    cost_in_nusd: int | None = None
+    """What it cost, once it is over; None: nobody knows."""
+    cost_source: str | None = None
+    """By whose word (gateway.ledger.entry.CostSource)."""
     usage_estimated: bool = False
     """Whether `usage` is our own estimate, because the provider hung up before it counted."""
 

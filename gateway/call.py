@@ -24,9 +24,11 @@ from providers.errors import (
     TruncatedError,
 )
 from providers.json_values import count_structure
-from providers.messages import AnswerFailed, ChatRequest, ChoiceFinished, Event
+from providers.messages import AnswerFailed, ChatRequest, ChoiceFinished, Event, UsageReported
 
-ERROR_BODY_MAX_BYTES: Final = 64 * 1024
+ERROR_AFTER_USAGE_TIMEOUT_S: Final = 0.5
+"""How long the end mark may take behind finish reasons and usage: with these an answer is complete."""
+BODY_MAX_BYTES: Final = 64 * 1024
 BODY_MAX_BYTES: Final = 32 * 1024 * 1024
 BODY_STRUCTURE_MAX: Final = 1_000_000
 """Commas, braces and brackets in a whole body. Three bytes of JSON can take a hundred bytes of memory."""
@@ -223,6 +225,9 @@ class Call:
                 self._unfinished -= 1
                 if self._unfinished == 0:
                     self._watch.arm(self._after_finish_s, StalledError)
+            elif type(event) is UsageReported and self._unfinished <= 0:
+                # Only the end mark is missing, which says nothing.
+                self._watch.arm(min(self._after_finish_s, AFTER_USAGE_TIMEOUT_S), StalledError)
 
     async def _follow(self, elsewhere: AnswerElsewhereError) -> list[Event]:
         """Go on reading at a URL that the provider gave: once, and only where it is configured to leave answers."""

@@ -7,11 +7,12 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.attempts import Attempt, Limits, Outcome
+from gateway.bill import Bill
 from gateway.call import Call
 from gateway.fleet import Fleet
 from gateway.health import FailureKind, Health, HedgeBudget, Permit, Result, kind_of
 from gateway.routing.candidate import Plan
-from gateway.turns import Turn, Turns
+from gateway.turns import Turns
 from gateway.watch import Watch
 from providers.errors import ProviderError
 from providers.messages import ChatRequest
@@ -32,18 +33,18 @@ class Course(Struct, frozen=True):
     task: asyncio.Task[Any] | None
     caller: str
     hedges: HedgeBudget
+    bill: Bill | None = None
+    """Where what it costs is written down."""
     ended: Callable[[Any], None] | None = None
     """Called once with the Answer, when all is over."""
-
-    def attempt(self, number: int, turn: Turn, now_s: float) -> Attempt:
-        """The Attempt that a Turn allows."""
-        return Attempt(number, turn.candidate.endpoint, now_s, turn.why, permit=turn.permit)
 
     def call(
         self, attempt: Attempt, asked: ChatRequest, *, stream: bool, task: asyncio.Task[Any] | None = None
     ) -> Call:
-        """Its Call, not yet open."""
+        """Its Call, not yet open; the Attempt is in the books from here on."""
         endpoint = attempt.endpoint
+        if self.bill is not None:
+            self.bill.begin(attempt)
         return Call(
             attempt,
             self.fleet.upstreams[endpoint.id],
@@ -57,8 +58,7 @@ class Course(Struct, frozen=True):
 
     def limit_s(self, call: Call) -> float:
         """How long its first token, or all of it if it comes whole, may take."""
-        endpoint, others = call.attempt.endpoint, self.turns.others
-        usual = self.health.of(endpoint.id)
+        endpoint, usual, others = call.attempt.endpoint, call.attempt.health, self.turns.others
         if not call.stream:
             return self.limits.whole_s(usual.expected_whole_s(), others=others)
         p95_s = None if others else usual.ttft_p95_s()
@@ -78,10 +78,14 @@ class Course(Struct, frozen=True):
 
         `blame` is what the error says of the Endpoint where that is not what it says by itself.
         """
+        if attempt.outcome != "running":
+            return
         now_s = self.loop.time()
         attempt.outcome = outcome
         attempt.code = "cancelled" if outcome == "cancelled" else None if error is None else error.code
         attempt.duration_s = now_s - attempt.started_s
+        if self.bill is not None:
+            self.bill.end(attempt, error)
         permit, attempt.permit = attempt.permit, Permit.REFUSED
         if permit is Permit.REFUSED:
             return
@@ -101,4 +105,4 @@ class Course(Struct, frozen=True):
             caller=self.caller,
             lagged=attempt.lagged,
         )
-        self.health.of(attempt.endpoint.id).leave(permit, result, now_s)
+        attempt.health.leave(permit, result, now_s)

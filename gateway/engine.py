@@ -4,7 +4,7 @@ Everything that the decision depends on is gathered here and passed in, so that 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,17 +13,17 @@ from msgspec.structs import replace
 
 from gateway.answer import Answer
 from gateway.attempts import ATTEMPTS_MAX, NO_HINTS, RETRYING_CLIENT_ATTEMPTS_MAX, Attempt, Hints, Limits
+from gateway.bill import Bill, Origin, Tariffs
 from gateway.course import Course
-from gateway.errors import CapabilityError, NoEndpointError
+from gateway.decision import Decision, refusal
+from gateway.errors import LedgerUnavailableError
 from gateway.explain.record import Ending, Rescued
 from gateway.explain.trace import Sink, Trace
 from gateway.fleet import Fleet
 from gateway.health import Health, HedgeBudget
-from gateway.observation import Observation
-from gateway.overflow import TOO_LONG, Counters, doubtful, shorten, too_long
+from gateway.ledger.books import RETRY_AFTER_S, Books
+from gateway.overflow import TOO_LONG, Counters, doubtful, shorten
 from gateway.routing.ask import NO_PREFERENCES, Ask, Preferences
-from gateway.routing.candidate import Plan
-from gateway.routing.compression import Compressed
 from gateway.routing.decide import decide
 from gateway.routing.eligible import OUTPUT_MIN_TOKENS
 from gateway.routing.needs import count_images, needs
@@ -39,44 +39,13 @@ from providers.errors import MixgateError
 from providers.messages import ChatRequest, Usage
 from providers.tokens import estimate_request, guess_by_size, most_by_size, plain_size
 
-EXCLUSIONS_SHOWN_MAX: Final = 8
-OPERATOR_MUST_ACT: Final = frozenset({"off", "retired", "disabled"})
-"""Exclusions that no other request could get around."""
 USUAL_OUTPUT_TOKENS: Final = 300
 """Of an answer, before a Route has had any."""
 USUAL_WEIGHT: Final = 0.05
 """What one more answer counts for in the mean length of a Route's answers."""
 
 
-class Decision(Struct, frozen=True, gc=False):
-    """A Plan, and all that it follows from."""
-
-    request: ChatRequest
-    """As it is to be sent: with its middle cut out, where that was needed."""
-    names: tuple[str, ...]
-    target: Target
-    ask: Ask
-    observations: Mapping[str, Observation]
-    now_s: float
-    unix_s: float
-    now_utc: datetime | None
-    """The same, where a price depends on the time of day."""
-    draw: float
-    plan: Plan
-    session: str | None = None
-    conversation: bytes | None = None
-    """What it is remembered by, where a prompt cache could serve it."""
-    compressed: Compressed | None = None
-
-
-class Origin(Struct, frozen=True, gc=False):
-    """Where a request comes from, for its record."""
-
-    caller: str = "local"
-    """Whose request it is, by name."""
-    surface: str = ""
-    """The API by which it came."""
-    generation_id: str = ""
+NOWHERE: Final = Origin()
 
 
 class _Wishes(Struct, frozen=True, gc=False):
@@ -115,6 +84,9 @@ class Engine:
         self._draw = draw
         self.sink = sink
         """Where the record of each request goes, if anywhere."""
+        self.books: Books | None = None
+        """The ledger, once it is open."""
+        self._tariffs = Tariffs()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._usual_output: dict[str, float] = {}
         self._hedges = HedgeBudget()
@@ -127,9 +99,7 @@ class Engine:
         fleet: Fleet,
         *,
         hints: Hints = NO_HINTS,
-        caller: str = "local",
-        surface: str = "",
-        generation_id: str = "",
+        origin: Origin = NOWHERE,
         task: asyncio.Task[Any] | None = None,
     ) -> Answer:
         """Decide, and begin: nothing is sent before the Answer's first `next`.
@@ -138,16 +108,14 @@ class Engine:
             request: What is asked.
             fleet: Who may be asked.
             hints: The client's own patience.
-            caller: Whose request it is, by name.
-            surface: The API by which it came, for its record.
-            generation_id: Its name, for its record.
+            origin: Where it comes from, for its record and the ledger.
             task: The one that will read the Answer, where it is known.
 
         Raises:
             MixgateError: No such model, nothing on to serve it, or nothing that can do what is asked.
         """
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        origin = Origin(caller, surface, generation_id)
+        caller = origin.caller
         target = self._targets.find(request, fleet)
         try:
             wishes = _read_wishes(request, target, hints)
@@ -160,7 +128,7 @@ class Engine:
         if decision.plan.excluded and any(one.code == TOO_LONG for one in decision.plan.excluded):
             decision = await self._make_fit(decision, fleet)
         if not decision.plan.candidates and not decision.plan.resting:
-            error = _refusal(decision, fleet)
+            error = refusal(decision, fleet)
             self._leave(decision, origin, (), "failed", error.code)
             raise error
         return Answer(decision.request, self._course(decision, fleet, origin, hints, loop, task), decision.compressed)
@@ -218,7 +186,34 @@ class Engine:
             task=task,
             caller=origin.caller,
             hedges=self._hedges,
+            bill=self._bill(decision, fleet, origin),
             ended=end,
+        )
+
+    def _bill(self, decision: Decision, fleet: Fleet, origin: Origin) -> Bill | None:
+        """Where what the request costs is written down.
+
+        Raises:
+            LedgerUnavailableError: It cannot be written down, and might cost something.
+        """
+        books, plan, ask = self.books, decision.plan, decision.ask
+        if books is None:
+            return None
+        if not books.available and any(one.expected_cost_in_pusd != 0 for one in (*plan.candidates, *plan.resting)):
+            raise LedgerUnavailableError(
+                "what this request costs cannot be written down now, so it is not sent; ask again in a moment",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        return Bill(
+            books,
+            lambda endpoint_id: self._tariffs.of(endpoint_id, fleet.catalogue),
+            origin,
+            plan.route,
+            ask.stream,
+            ask.prompt_tokens,
+            ask.output_tokens,
+            ask.images,
+            self._unix_time_s,
         )
 
     def _decide(
@@ -301,6 +296,7 @@ class Engine:
             "ok" if answer.complete else "cancelled" if failure is None else "failed",
             None if failure is None else failure.code,
             None if rescued is None else Rescued(rescued.by, rescued.cut, rescued.continued, rescued.after_chars),
+            answer.cost_in_nusd,
         )
 
     def _leave(
@@ -311,6 +307,7 @@ class Engine:
         outcome: Ending,
         code: str | None,
         rescued: Rescued | None = None,
+        cost_in_nusd: int | None = None,
     ) -> None:
         """Leave the record of a request that is over."""
         if self.sink is None:
@@ -336,6 +333,7 @@ class Engine:
                 code=code,
                 ended_s=decision.now_s if loop is None else loop.time(),
                 rescued=rescued,
+                cost_in_nusd=cost_in_nusd,
             )
         )
 
@@ -373,15 +371,3 @@ def _losses(request: ChatRequest, table: Table, fleet: Fleet) -> Losses:
     """What would not arrive as asked, and where."""
     endpoints = [row.endpoint for row in table.merged.rows if row.id in fleet.upstreams]
     return find_losses(request, endpoints, lambda one: fleet.upstreams[one.id].dialect, emulating=table.emulate)
-
-
-def _refusal(decision: Decision, fleet: Fleet) -> MixgateError:
-    """Why nothing may be asked at all."""
-    plan = decision.plan
-    error = too_long(plan, decision.target.table, decision.ask.prompt_tokens, fleet.off)
-    if error is not None:
-        return error
-    reasons = "; ".join(f"{one.endpoint}: {one.reason}" for one in plan.excluded[:EXCLUSIONS_SHOWN_MAX])
-    if any(one.code not in OPERATOR_MUST_ACT for one in plan.excluded):
-        return CapabilityError(f"no endpoint of {plan.route!r} can do what is asked. {reasons}")
-    return NoEndpointError(f"nothing can answer for {plan.route!r} now. {reasons or 'It has no endpoint.'}")

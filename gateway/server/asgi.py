@@ -29,7 +29,7 @@ from gateway.fleet import Fleet
 from gateway.routing.resolve import resolve
 from gateway.server.auth import Access, Authenticator, Caller
 from gateway.server.chat import ChatReply
-from gateway.server.client_hints import read_hints
+from gateway.server.client_hints import read_hints, read_origin
 from gateway.server.endpoints import list_endpoints
 from gateway.server.errors import error_answer, error_headers
 from gateway.server.exchange import FIELDS, ON_DISCONNECT, SEND_WHOLE, Receive, Scope, Send
@@ -200,9 +200,14 @@ class Application:
                 request,
                 fleet,
                 hints=hints,
-                caller=caller,
-                surface="openrouter" if openrouter else "openai",
-                generation_id=generation_id,
+                origin=read_origin(
+                    fields,
+                    caller=caller,
+                    surface="openrouter" if openrouter else "openai",
+                    generation_id=generation_id,
+                    user=request.user,
+                    session=request.session_id or hints.session,
+                ),
                 task=task,
             )
         except NOBODY as error:

@@ -86,7 +86,7 @@ class ChatReply:
         events: Sequence[Event] = await answer.next()
         attempt = answer.attempt
         assert attempt is not None  # noqa: S101 (it answered)
-        body = whole_answer(self._head(), events, self._notes(), self._metadata())
+        body = whole_answer(self._head(), events, self._notes(), self._metadata(), answer.cost_in_nusd)
         if attempt.adapted:
             block = _JSON_LINE + header_block(self._explain())
         else:
@@ -163,7 +163,7 @@ class ChatReply:
         if not self._started:  # a stream is framed as one, even when it comes all at once
             await self._write(last)
             last = b""
-        await self._write(last + encoder.end(self._notes(), self._metadata()), more=False)
+        await self._write(last + encoder.end(self._notes(), self._metadata(), answer.cost_in_nusd), more=False)
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         self._sending = True

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from gateway.attempts import NO_HINTS, Hints
+from gateway.bill import Origin
+from gateway.ledger.entry import TAGS_MAX, TEXT_MAX
 
 TIMEOUT_MIN_S: Final = 0.1
 TIMEOUT_MAX_S: Final = 3600.0
@@ -45,6 +47,35 @@ def read_hints(fields: Mapping[bytes, bytes], *, stream: bool) -> Hints:
         retries=0 if count is None else max(0, min(int(count), RETRIES_MAX)),
         session=None if session is None else session.decode("latin-1"),
     )
+
+
+def read_origin(
+    fields: Mapping[bytes, bytes],
+    *,
+    caller: str,
+    surface: str,
+    generation_id: str,
+    user: str | None,
+    session: str | None,
+) -> Origin:
+    """Who asks, for the ledger: what an application says of itself is kept as it is, cut to a bound."""
+    title = fields.get(b"x-openrouter-title") or fields.get(b"x-title")
+    referer = fields.get(b"http-referer") or fields.get(b"referer")
+    tags = fields.get(b"x-mixgate-tags")
+    return Origin(
+        caller=caller,
+        surface=surface,
+        generation_id=generation_id,
+        app="" if title is None else _text(title),
+        referer="" if referer is None else _text(referer),
+        user=(user or "")[:TEXT_MAX],
+        session=(session or "")[:TEXT_MAX],
+        tags=() if tags is None else tuple(tag.strip() for tag in _text(tags).split(",") if tag.strip())[:TAGS_MAX],
+    )
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin-1").strip()[:TEXT_MAX]
 
 
 def _seconds(value: bytes) -> float | None:

@@ -91,9 +91,21 @@ class _Completion(Struct):
 
 
 def whole_answer(
-    head: AnswerHead, events: Sequence[Event], notes: dict[str, Any], metadata: dict[str, Any] | None = None
+    head: AnswerHead,
+    events: Sequence[Event],
+    notes: dict[str, Any],
+    metadata: dict[str, Any] | None = None,
+    cost_in_nusd: int | None = None,
 ) -> bytes:
-    """One `chat.completion` from all events of an answer."""
+    """One `chat.completion` from all events of an answer.
+
+    Args:
+        head: What names it.
+        events: All of them.
+        notes: What the client should know of how it came about.
+        metadata: OpenRouter's account of the routing, where it was asked for.
+        cost_in_nusd: What it cost by our own books; None: as far as the provider says.
+    """
     answer = _Completion(head.id, head.created_unix_s, head.model, head.provider, [])
     match events:
         # Nearly all answers are one text: the same as a fold of it, at half the cost.
@@ -106,9 +118,9 @@ def whole_answer(
             answer.system_fingerprint = started.system_fingerprint or ""
             message = _Message(content=told.text)
             answer.choices.append(_Choice(told.choice, message, None, finished.reason, finished.native_reason))
-            answer.usage = usage_body(counted.usage)
+            answer.usage = usage_body(counted.usage, cost_in_nusd)
         case _:
-            _fold_into(answer, events)
+            _fold_into(answer, events, cost_in_nusd)
     if notes:
         answer.mixgate = notes
     if metadata is not None:
@@ -116,13 +128,13 @@ def whole_answer(
     return _encode(answer)
 
 
-def _fold_into(answer: _Completion, events: Sequence[Event]) -> None:
+def _fold_into(answer: _Completion, events: Sequence[Event], cost_in_nusd: int | None) -> None:
     folds: dict[int, _Fold] = {}
     for event in events:
         if isinstance(event, AnswerStarted):
             answer.system_fingerprint = event.system_fingerprint or ""
         elif isinstance(event, UsageReported):
-            answer.usage = usage_body(event.usage)
+            answer.usage = usage_body(event.usage, cost_in_nusd)
         elif not isinstance(event, AnswerFailed):
             fold = folds.get(event.choice)
             if fold is None:
@@ -193,7 +205,7 @@ class _Fold:
         return self._choice
 
 
-def usage_body(usage: Usage) -> dict[str, Any]:
+def usage_body(usage: Usage, cost_in_nusd: int | None = None) -> dict[str, Any]:
     """OpenAI's `usage`: its three counts are required integers, so what a provider did not say is 0 there."""
     prompt = usage.input_tokens or 0
     completion = usage.output_tokens or 0
@@ -209,8 +221,9 @@ def usage_body(usage: Usage) -> dict[str, Any]:
         body["prompt_tokens_details"] = details
     if usage.reasoning_tokens is not None:
         body["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
-    if usage.cost_in_nusd is not None:
-        body["cost"] = msgspec.Raw(_usd(usage.cost_in_nusd))
+    cost = usage.cost_in_nusd if cost_in_nusd is None else cost_in_nusd
+    if cost is not None:
+        body["cost"] = msgspec.Raw(_usd(cost))
     return body
 
 
@@ -270,11 +283,13 @@ class ChunkEncoder:
                 out.append(self._chunk(event))
         return b"".join(out)
 
-    def end(self, notes: dict[str, Any], metadata: dict[str, Any] | None = None) -> bytes:
+    def end(
+        self, notes: dict[str, Any], metadata: dict[str, Any] | None = None, cost_in_nusd: int | None = None
+    ) -> bytes:
         """What closes a complete stream: usage and OpenRouter's metadata where asked for, and the end mark."""
         last = b""
         if self._include_usage:
-            usage = usage_body(self.usage or Usage())
+            usage = usage_body(self.usage or Usage(), cost_in_nusd)
             note = b',"mixgate":%b' % _encode(notes) if notes else b""
             last = b'%b],"usage":%b%b%b}\n\n' % (self._prefix, _encode(usage), note, _metadata(metadata))
         elif metadata is not None:

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from gateway.answer import Answer
 from gateway.attempts import Hints
+from gateway.bill import Origin
 from gateway.engine import Engine
 from gateway.fleet import Fleet
 from gateway.routing.candidate import Plan
@@ -69,8 +70,7 @@ class Client:
                 request_of(job),
                 self._fleet,
                 hints=hints,
-                caller=f"caller-{job.caller}",
-                generation_id=str(job.number),
+                origin=Origin(caller=f"caller-{job.caller}", generation_id=str(job.number)),
                 task=self.task,
             )
             await self._read(answer)

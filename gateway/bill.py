@@ -1,0 +1,134 @@
+"""What one request costs: an entry in the ledger for each of its Attempts, begun before it is sent and settled once."""
+
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import Struct
+
+from gateway.attempts import Attempt
+from gateway.config.catalogue import Catalogue
+from gateway.ledger.books import Books
+from gateway.ledger.costs import Ending, Tariff, tariff_of
+from gateway.ledger.entry import Intent
+from providers.errors import ConnectError, ProviderError
+from providers.messages import Usage
+
+US_PER_S: Final = 1_000_000
+ERROR_STATUS_MIN: Final = 400
+
+
+class Origin(Struct, frozen=True, gc=False, kw_only=True):
+    """Where a request comes from, for its record and the ledger."""
+
+    caller: str = "local"
+    """Whose request it is, by name."""
+    key_id: str = ""
+    """The public id of the client key, where it was issued here."""
+    surface: str = ""
+    """The API by which it came."""
+    generation_id: str = ""
+    app: str = ""
+    """The title that the application gives itself."""
+    referer: str = ""
+    user: str = ""
+    session: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class Tariffs:
+    """What each Endpoint is billed by, worked out once per configuration."""
+
+    __slots__ = ("_catalogue", "_known")
+
+    def __init__(self) -> None:
+        self._catalogue: Catalogue | None = None
+        self._known: dict[str, Tariff] = {}
+
+    def of(self, endpoint_id: str, catalogue: Catalogue) -> Tariff:
+        """The Tariff of an Endpoint."""
+        if catalogue is not self._catalogue:
+            self._catalogue = catalogue
+            self._known = {}
+        tariff = self._known.get(endpoint_id)
+        if tariff is None:
+            endpoint = catalogue.endpoints[endpoint_id]
+            overrides = catalogue.price_overrides.get(endpoint_id, ())
+            tariff = self._known[endpoint_id] = tariff_of(endpoint_id, endpoint.price, overrides)
+        return tariff
+
+
+class Bill(Struct, frozen=True):
+    """The entries of one request."""
+
+    books: Books
+    tariff_of: Callable[[str], Tariff]
+    origin: Origin
+    route: str
+    stream: bool
+    prompt_tokens: int
+    output_limit: int | None
+    images: int
+    unix_time_s: Callable[[], float]
+
+    def begin(self, attempt: Attempt) -> None:
+        """An Attempt is about to be sent."""
+        origin, endpoint = self.origin, attempt.endpoint
+        tariff = self.tariff_of(endpoint.id)
+        intent = Intent(
+            self._id(attempt),
+            self._now_us(),
+            origin.key_id,
+            self.route,
+            endpoint.model,
+            endpoint.id,
+            endpoint.provider,
+            origin.surface,
+            self.stream,
+            tariff.snapshot.price_id,
+            self.prompt_tokens,
+            self.output_limit,
+            0,
+            origin.app,
+            origin.referer,
+            origin.user,
+            origin.session,
+            origin.tags,
+        )
+        self.books.begin(intent, tariff)
+
+    def end(self, attempt: Attempt, error: ProviderError | None) -> None:
+        """It is over: what it cost is noted on it."""
+        counted = None if attempt.usage_estimated else attempt.usage
+        ttft_s = attempt.ttft_s
+        ending = Ending(
+            unix_us=self._now_us(),
+            outcome="failed" if attempt.outcome == "running" else attempt.outcome,
+            code=attempt.code,
+            usage=counted,
+            estimate=(attempt.usage or Usage(input_tokens=self.prompt_tokens, output_tokens=0))
+            if counted is None
+            else None,
+            refused=counted is None and _was_refused(attempt, error),
+            images=self.images,
+            ttft_ms=None if ttft_s is None else round(ttft_s * 1000),
+            duration_ms=round(attempt.duration_s * 1000),
+            upstream_id=None,
+        )
+        settlement = self.books.end(self._id(attempt), ending)
+        if settlement is not None:
+            attempt.cost_in_nusd = settlement.cost_in_nusd
+            attempt.cost_source = settlement.cost_source
+
+    def _id(self, attempt: Attempt) -> str:
+        return f"{self.origin.generation_id}/{attempt.number}"
+
+    def _now_us(self) -> int:
+        return int(self.unix_time_s() * US_PER_S)
+
+
+def _was_refused(attempt: Attempt, error: ProviderError | None) -> bool:
+    """Whether nobody charges for it: it reached nobody, or was answered with an error before any content."""
+    if isinstance(error, ConnectError):
+        return True
+    status = attempt.upstream_status
+    return attempt.ttft_s is None and error is not None and status is not None and status >= ERROR_STATUS_MIN

@@ -1,0 +1,55 @@
+"""What was decided for a request, all that it follows from, and what to say where nobody may be asked."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from msgspec import Struct
+
+from gateway.errors import CapabilityError, NoEndpointError
+from gateway.fleet import Fleet
+from gateway.observation import Observation
+from gateway.overflow import too_long
+from gateway.routing.ask import Ask
+from gateway.routing.candidate import Plan
+from gateway.routing.compression import Compressed
+from gateway.targets import Target
+from providers.errors import MixgateError
+from providers.messages import ChatRequest
+
+EXCLUSIONS_SHOWN_MAX: Final = 8
+OPERATOR_MUST_ACT: Final = frozenset({"off", "retired", "disabled"})
+"""Exclusions that no other request could get around."""
+
+
+class Decision(Struct, frozen=True, gc=False):
+    """A Plan, and all that it follows from."""
+
+    request: ChatRequest
+    """As it is to be sent: with its middle cut out, where that was needed."""
+    names: tuple[str, ...]
+    target: Target
+    ask: Ask
+    observations: Mapping[str, Observation]
+    now_s: float
+    unix_s: float
+    now_utc: datetime | None
+    """The same, where a price depends on the time of day."""
+    draw: float
+    plan: Plan
+    session: str | None = None
+    conversation: bytes | None = None
+    """What it is remembered by, where a prompt cache could serve it."""
+    compressed: Compressed | None = None
+
+
+def refusal(decision: Decision, fleet: Fleet) -> MixgateError:
+    """Why nothing may be asked at all."""
+    plan = decision.plan
+    error = too_long(plan, decision.target.table, decision.ask.prompt_tokens, fleet.off)
+    if error is not None:
+        return error
+    reasons = "; ".join(f"{one.endpoint}: {one.reason}" for one in plan.excluded[:EXCLUSIONS_SHOWN_MAX])
+    if any(one.code not in OPERATOR_MUST_ACT for one in plan.excluded):
+        return CapabilityError(f"no endpoint of {plan.route!r} can do what is asked. {reasons}")
+    return NoEndpointError(f"nothing can answer for {plan.route!r} now. {reasons or 'It has no endpoint.'}")
