@@ -252,7 +252,7 @@ class Answer:
 
     def _begin(self, turn: Turn, now_s: float) -> Attempt:
         endpoint = turn.candidate.endpoint
-        attempt = Attempt(len(self.attempts) + 1, endpoint, turn.health, now_s, turn.why, permit=turn.permit)
+        attempt = Attempt(len(self.attempts) + 1, endpoint, now_s, turn.why, permit=turn.permit)
         self.attempts.append(attempt)
         self._attempt = attempt
         return attempt
@@ -276,7 +276,7 @@ class Answer:
         course.hedges.begin(course.loop.time())
         if not course.turns.others or turn.why != "planned":
             return None
-        if turn.health.ttft_p95_s() is None:
+        if course.health.of(turn.candidate.endpoint.id).ttft_p95_s() is None:
             return None  # too few answers to know what is slow
         return worth_it(turn.candidate)
 

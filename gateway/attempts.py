@@ -4,7 +4,6 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from gateway.health.endpoint import EndpointHealth
 from gateway.health.kinds import Permit
 from providers.base import Adaptation, Endpoint
 from providers.emulation import Emulated
@@ -51,7 +50,6 @@ class Attempt(Struct, gc=False):
 
     number: int
     endpoint: Endpoint
-    health: EndpointHealth
     started_s: float
     why: Why = "planned"
     outcome: Outcome = "running"

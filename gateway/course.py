@@ -58,7 +58,8 @@ class Course(Struct, frozen=True):
 
     def limit_s(self, call: Call) -> float:
         """How long its first token, or all of it if it comes whole, may take."""
-        endpoint, usual, others = call.attempt.endpoint, call.attempt.health, self.turns.others
+        endpoint, others = call.attempt.endpoint, self.turns.others
+        usual = self.health.of(endpoint.id)
         if not call.stream:
             return self.limits.whole_s(usual.expected_whole_s(), others=others)
         p95_s = None if others else usual.ttft_p95_s()
@@ -105,4 +106,4 @@ class Course(Struct, frozen=True):
             caller=self.caller,
             lagged=attempt.lagged,
         )
-        attempt.health.leave(permit, result, now_s)
+        self.health.of(attempt.endpoint.id).leave(permit, result, now_s)

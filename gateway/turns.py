@@ -164,8 +164,7 @@ class Turns:
     def _step(self, candidate: Candidate, now_s: float) -> Turn | float | None:
         """A Turn for this Candidate, a wait for it, or None: not this one."""
         endpoint = candidate.endpoint
-        tried = self._tries.get(endpoint.id, 0)
-        if self._attempts >= self._max and (tried or not endpoint.local):
+        if self._attempts >= self._max and (endpoint.id in self._tries or not endpoint.local):
             return None
         last = self.last
         if last is not None and self.errors and not may_do_better(self.errors[-1], last.candidate.endpoint, endpoint):

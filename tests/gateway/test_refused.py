@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.bill import Origin
 from gateway.engine import Engine
 from gateway.explain.replay import differences
 from gateway.explain.trace import record_of
@@ -43,7 +44,7 @@ async def test_a_refused_request_leaves_a_record_that_replays(asked, code):
     kept = Kept()
     request = decode_chat(b'{"model": "m", "messages": [{"role": "user", "content": "words"}], %b}' % asked)
     with pytest.raises(MixgateError) as raised:
-        await engine(kept).answer(request, fleet(), caller="key:1", surface="openai", generation_id="gen-1")
+        await engine(kept).answer(request, fleet(), origin=Origin(caller="key:1", surface="openai", generation_id="gen-1"))
     (trace,) = kept
     record = record_of(trace, "table")
     assert raised.value.code == record.code
