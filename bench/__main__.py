@@ -16,6 +16,9 @@ from bench.decisions import measure_decisions
 from bench.figures import Judgement
 from bench.in_process import REPEATS as IN_PROCESS_REPEATS
 from bench.in_process import judge_in_process, measure_in_process, profile_in_process
+from bench.ledger import QUICK_ROWS, measure_ledger
+from bench.ledger import REPEATS as LEDGER_REPEATS
+from bench.ledger import ROWS as LEDGER_ROWS
 from bench.measure import Bench, measure_import, run_rounds
 from bench.modes import MODES, shortened, write_bodies
 from bench.profiling import profile_mode
@@ -56,6 +59,10 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--codecs", action="store_true", help="only what the dialects cost without sockets")
     parser.add_argument("--decisions", action="store_true", help="only what the router's decisions cost")
     parser.add_argument("--in-process", action="store_true", help="only what a routed request costs without sockets")
+    parser.add_argument("--ledger", action="store_true", help="only what the ledger costs, and how fast it reports")
+    parser.add_argument(
+        "--ledger-rows", type=int, default=LEDGER_ROWS, help="rows that it reports from (default %(default)s)"
+    )
     parser.add_argument(
         "--beside-local", action="store_true", help="only what remote requests suffer beside a busy local worker"
     )
@@ -94,6 +101,17 @@ def run_decisions(options: argparse.Namespace) -> int:
     return _gate(judgements, options)
 
 
+def run_ledger(options: argparse.Namespace) -> int:
+    """What the ledger costs."""
+    out: Path = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    quick = (QUICK_REPEATS, QUICK_ROWS) if options.quick else (LEDGER_REPEATS, options.ledger_rows)
+    judgements = measure_ledger(*quick)
+    keep("ledger", judgements, out / "results.json")
+    print_bars("The ledger: CPU time of the fastest of many runs; commits and reports by the clock", judgements)
+    return _gate(judgements, options)
+
+
 def run_in_process(options: argparse.Namespace) -> int:
     """What a routed request costs."""
     out: Path = options.out.resolve()
@@ -102,7 +120,8 @@ def run_in_process(options: argparse.Namespace) -> int:
     judgements = judge_in_process(costs)
     keep("in_process", judgements, out / "results.json", asdict(costs))
     print_bars("A routed request in process: CPU time of the loop's thread in the fastest of many batches", judgements)
-    print(f"\nwithout the store {costs.plain_us:.1f} us; with the store's own thread {costs.all_us:.1f} us")
+    print(f"\nwithout a record {costs.plain_us:.1f} us; with the ledger {costs.booked_us:.1f} us,", end=" ")
+    print(f"and with the store's own thread {costs.all_us:.1f} us")
     return _gate(judgements, options)
 
 
@@ -117,7 +136,7 @@ def run_beside_local(bench: Bench, options: argparse.Namespace, out: Path) -> in
     return _gate(judgements, options)
 
 
-_WITHOUT_TOOLS = {"codecs": run_codecs, "decisions": run_decisions, "in_process": run_in_process}
+_WITHOUT_TOOLS = {"codecs": run_codecs, "decisions": run_decisions, "in_process": run_in_process, "ledger": run_ledger}
 """What is measured without a socket, by its option."""
 
 

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_bar_is_for_a_request_with_its_record():
-    assert [judged.status for judged in judge_in_process(Costs(10, LIMIT_US, 100))] == ["PASS"]
-    assert [judged.status for judged in judge_in_process(Costs(10, LIMIT_US + 1, 100))] == ["FAIL"]
+    assert [judged.status for judged in judge_in_process(Costs(10, LIMIT_US, 90, 100))] == ["PASS"]
+    assert [judged.status for judged in judge_in_process(Costs(10, LIMIT_US + 1, 90, 100))] == ["FAIL"]
 
 
 def test_a_run_is_kept_beside_what_was_there(tmp_path):

@@ -44,7 +44,9 @@ async def test_a_refused_request_leaves_a_record_that_replays(asked, code):
     kept = Kept()
     request = decode_chat(b'{"model": "m", "messages": [{"role": "user", "content": "words"}], %b}' % asked)
     with pytest.raises(MixgateError) as raised:
-        await engine(kept).answer(request, fleet(), origin=Origin(caller="key:1", surface="openai", generation_id="gen-1"))
+        await engine(kept).answer(
+            request, fleet(), origin=Origin(caller="key:1", surface="openai", generation_id="gen-1")
+        )
     (trace,) = kept
     record = record_of(trace, "table")
     assert raised.value.code == record.code
