@@ -106,9 +106,12 @@ def run_ledger(options: argparse.Namespace) -> int:
     out: Path = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     quick = (QUICK_REPEATS, QUICK_ROWS) if options.quick else (LEDGER_REPEATS, options.ledger_rows)
-    judgements = measure_ledger(*quick)
-    keep("ledger", judgements, out / "results.json")
-    print_bars("The ledger: CPU time of the fastest of many runs; commits and reports by the clock", judgements)
+    judgements, beside = measure_ledger(*quick)
+    keep("ledger", judgements, out / "results.json", beside)
+    print_bars("The ledger: CPU time of the fastest of many runs; reports by the clock", judgements)
+    print("\nto compare, by the clock:")
+    for name, value_us in beside.items():
+        print(f"{name}: {value_us:.1f} us")
     return _gate(judgements, options)
 
 
