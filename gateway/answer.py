@@ -42,7 +42,6 @@ class Answer:
         "_course",
         "_delivered",
         "_emulation",
-        "_failure",
         "_held",
         "_pause_s",
         "_repair",
@@ -52,6 +51,7 @@ class Answer:
         "committed",
         "complete",
         "compressed",
+        "failure",
         "request",
         "rescued",
         "stream",
@@ -74,7 +74,8 @@ class Answer:
         self._ahead: list[Event] = []
         self._pause_s = 0.0
         self._held: list[Event] = []
-        self._failure: MixgateError | None = None
+        self.failure: MixgateError | None = None
+        """What it ended with, if not well."""
         self._emulation: Emulation | None = None
         self._repair: Emulation | None = None
         self._rescue: Rescue | None = None
@@ -99,11 +100,6 @@ class Answer:
         return self._course.plan
 
     @property
-    def failure(self) -> MixgateError | None:
-        """What it ended with, if not well."""
-        return self._failure
-
-    @property
     def skipped_chunks(self) -> int:
         """Unreadable chunks that were passed over in this answer."""
         return self._skipped_chunks + (0 if self._call is None else self._call.skipped_chunks)
@@ -115,8 +111,8 @@ class Answer:
             MixgateError: No candidate could answer, or the answer broke off after it was committed.
         """
         while True:
-            if self._failure is not None:
-                raise self._failure
+            if self.failure is not None:
+                raise self.failure
             if self.complete:
                 return ()
             call = self._call
@@ -170,13 +166,14 @@ class Answer:
             held.clear()
             return []
         held += events
+        begun = call.stream and self._note_content(events, call)
         if call.complete:
             self._held = []
             return self._settle_held(held)
         if len(held) > HELD_EVENTS_MAX:
             held.clear()
             return [AnswerFailed(GarbledError("the provider sent too many steps of an answer"))]
-        if call.stream and self._note_content(events, call) and self.stream and self._emulation is None:
+        if begun and self.stream and self._emulation is None:
             self.committed = True
             self._held = []
             return held
@@ -206,7 +203,7 @@ class Answer:
             settled = emulation.settle(held, complaint)
         except BadSchemaError as error:
             param = "tools" if "tools" in emulation.emulated else "response_format"
-            self._failure = InvalidRequestError(str(error), param=param)
+            self.failure = InvalidRequestError(str(error), param=param)
             return []
         if isinstance(settled, Repair):
             self._repair = msgspec.structs.replace(emulation, request=settled.request, repaired=True)
@@ -301,7 +298,7 @@ class Answer:
             if lead.failed is not None:
                 self._fail(lead.failed.error)
         winner = ended.winner
-        self._failure = None
+        self.failure = None
         self._pause_s = 0.0
         self._call, self._attempt = winner.call, winner.call.attempt
         self._ahead = winner.events
@@ -312,8 +309,8 @@ class Answer:
         try:
             return self._course.turns.next(now_s)
         except MixgateError as error:
-            self._failure = error if self._rescue is None else self._rescue.error
-            raise self._failure from None
+            self.failure = error if self._rescue is None else self._rescue.error
+            raise self.failure from None
 
     def _succeed(self, call: Call, events: Sequence[Event]) -> None:
         """The running Attempt gave a whole answer."""
@@ -324,7 +321,7 @@ class Answer:
                 break
         self._skipped_chunks += call.skipped_chunks
         self._call = None
-        self.complete = self._repair is None and self._failure is None
+        self.complete = self._repair is None and self.failure is None
         self._settle("ok", None)
 
     def _fail(self, error: Exception) -> None:
@@ -348,11 +345,11 @@ class Answer:
         self._settle("failed", error, None if rescue is None or attempt.why != "rescue" else rescue.blame(error))
         if rescue is None or rescue.flowing:
             if self.committed:
-                self._failure = error
+                self.failure = error
                 return
             pause_s = course.turns.failed(error, course.loop.time())
             if pause_s is None:
-                self._failure = error
+                self.failure = error
             else:
                 self._pause_s = pause_s
         elif attempt.why == "rescue" and rescue.is_refusal(error):

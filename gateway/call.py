@@ -26,9 +26,9 @@ from providers.errors import (
 from providers.json_values import count_structure
 from providers.messages import AnswerFailed, ChatRequest, ChoiceFinished, Event, UsageReported
 
-ERROR_AFTER_USAGE_TIMEOUT_S: Final = 0.5
+AFTER_USAGE_TIMEOUT_S: Final = 0.5
 """How long the end mark may take behind finish reasons and usage: with these an answer is complete."""
-BODY_MAX_BYTES: Final = 64 * 1024
+ERROR_BODY_MAX_BYTES: Final = 64 * 1024
 BODY_MAX_BYTES: Final = 32 * 1024 * 1024
 BODY_STRUCTURE_MAX: Final = 1_000_000
 """Commas, braces and brackets in a whole body. Three bytes of JSON can take a hundred bytes of memory."""
@@ -190,7 +190,7 @@ class Call:
         assert response is not None  # noqa: S101 (it was opened)
         events = decoder.feed(data) if data else []
         if not last:
-            if events and self._unfinished > 0:
+            if events:
                 self._note_progress(events)
             if not decoder.ended:
                 return events
@@ -219,7 +219,8 @@ class Call:
 
     def _note_progress(self, events: list[Event]) -> None:
         """The provider goes on; once every choice is finished, only the end may still come, and soon."""
-        self._watch.progress()
+        if self._unfinished > 0:
+            self._watch.progress()
         for event in events:
             if type(event) is ChoiceFinished:
                 self._unfinished -= 1
