@@ -56,7 +56,7 @@ SECTIONS = (
     ),
     ("The way to a provider", "", ("providers/",)),
     ("providers.yaml", "", ("gateway/config/",)),
-    ("What is kept", "`mixgate.db` in MIXGATE_HOME.", ("gateway/state/", "gateway/explain/")),
+    ("What is kept", "`mixgate.db` and the journal of the ledger in MIXGATE_HOME.", ("gateway/state/", "gateway/explain/", "gateway/ledger/")),
     ("What `mixgate import` and `mixgate refresh` read", "", ("gateway/imports/", "gateway/config/refreshed.py")),
     ("The local backend", "", ("gateway/app.py", "local_backend/")),
     ("Model files", "What a GGUF may hold before it is refused.", ("local_backend/gguf",)),

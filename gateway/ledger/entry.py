@@ -1,5 +1,6 @@
 """What is noted of an Attempt before it is sent, and once it is over. Integers only: nano-USD, tokens, microseconds."""
 
+from collections.abc import Iterable
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -20,6 +21,7 @@ none: it was refused or never reached anybody, and costs nothing. unknown: there
 TEXT_MAX: Final = 256
 """Characters that are kept of whatever a client calls itself."""
 TAGS_MAX: Final = 16
+"""Tags of one request that are kept."""
 NO_PRICE: Final = ""
 """The price id of Endpoints whose price nobody knows."""
 
@@ -90,3 +92,8 @@ def entry_of(intent: Intent, settlement: Settlement) -> Entry:
 def clipped(text: str | None) -> str:
     """What is kept of a text of a client's."""
     return "" if text is None else text[:TEXT_MAX]
+
+
+def kept_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """What is kept of a client's tags: each once, so that nothing counts twice under one of them."""
+    return tuple(dict.fromkeys(clipped(tag) for tag in tags if tag))[:TAGS_MAX]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.ledger.costs import COST_MAX_IN_NUSD, Ending, read_tariff, recovered, settlement_of, tariff_of
-from gateway.ledger.entry import TEXT_MAX, Entry, Intent, Settlement, clipped, entry_of
+from gateway.ledger.entry import TAGS_MAX, TEXT_MAX, Entry, Intent, Settlement, clipped, entry_of, kept_tags
 from gateway.state.entries import ENTRY_COLUMNS
 from providers.base import Price
 from providers.messages import Usage
@@ -144,3 +144,5 @@ def test_intent_and_settlement_together_are_a_row():
 
 def test_texts_of_clients_are_cut():
     assert (clipped(None), clipped("a" * 1000)) == ("", "a" * TEXT_MAX)
+    assert kept_tags(["b", "a", "", "b", "c" * 1000]) == ("b", "a", "c" * TEXT_MAX)
+    assert len(kept_tags(map(str, range(1000)))) == TAGS_MAX
