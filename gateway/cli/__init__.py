@@ -10,6 +10,7 @@ COMMANDS = {
     "models": "List the models, what they cost, and which can answer.",
     "drill": "Play every failure of providers against a configuration.",
     "simulate": "Compare policies over simulated traffic, prices and failures.",
+    "keys": "Issue client keys, and say what each may use and spend.",
     "explain": "Show why a request went where it went, or where one would go.",
     "spend": "Show what was spent, by model, provider, key or application.",
     "doctor": "Look for what is wrong with this installation.",

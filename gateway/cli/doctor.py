@@ -16,7 +16,9 @@ from gateway.config.catalogue import BUNDLED_FILE, DEMO_MODEL, Catalogue, LocalM
 from gateway.config.load import load
 from gateway.config.locations import find_config, home_folder, model_file
 from gateway.errors import ConfigError
+from gateway.keys.storage import has_issued_keys
 from gateway.server.run import bind_sockets
+from gateway.state.connection import FILE_NAME
 from local_backend import memory, preflight
 from local_backend.file_errors import BadFileError
 from local_backend.gguf import inspect
@@ -65,7 +67,7 @@ def examine(path: Path, env: Mapping[str, str]) -> Iterator[Finding]:
     yield Finding("python", "ok", sys.version.split()[0])
     catalogue = None
     try:
-        catalogue = load(path, env)
+        catalogue = load(path, env, has_issued_keys=has_issued_keys(home_folder(env) / FILE_NAME))
     except ConfigError as error:
         for problem in error.problems:
             yield Finding("configuration", "problem", f"{problem.where}: {problem.message}", problem.fix)

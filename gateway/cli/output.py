@@ -9,7 +9,10 @@ import click
 
 from gateway.config.catalogue import Catalogue
 from gateway.config.load import load
+from gateway.config.locations import home_folder
 from gateway.errors import ConfigError, ConfigProblem
+from gateway.keys.storage import has_issued_keys
+from gateway.state.connection import FILE_NAME
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
@@ -69,10 +72,15 @@ def fail(message: str, fix: str, code: int = EXIT_FAILED) -> NoReturn:
     raise SystemExit(code)
 
 
-def load_or_exit(path: Path, env: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Catalogue:
+def load_or_exit(
+    path: Path,
+    env: Mapping[str, str],
+    overrides: Mapping[str, Any] | None = None,
+) -> Catalogue:
     """Read the configuration; complaints go to standard error and end the command with EXIT_CONFIGURATION."""
     try:
-        return load(path, env, overrides)
+        issued = has_issued_keys(home_folder(env) / FILE_NAME)
+        return load(path, env, overrides, has_issued_keys=issued)
     except ConfigError as error:
         print_problems(error.problems, "error")
         raise SystemExit(EXIT_CONFIGURATION) from None

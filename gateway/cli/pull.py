@@ -12,6 +12,8 @@ from gateway.cli.output import EXIT_CONFIGURATION, EXIT_FAILED, fail, on_termina
 from gateway.config.load import load
 from gateway.config.locations import find_config, home_folder
 from gateway.errors import ConfigError
+from gateway.keys.storage import has_issued_keys
+from gateway.state.connection import FILE_NAME
 from local_backend.file_errors import LocalBackendError
 from local_backend.pull import Progress, Pulled, pull
 
@@ -107,7 +109,7 @@ def _words(progress: Progress) -> str:
 def _what_next(pulled: Pulled, config: Path) -> str:
     """Whether a row of the configuration names the file; otherwise the row to add."""
     try:
-        catalogue = load(config, os.environ)
+        catalogue = load(config, os.environ, has_issued_keys=has_issued_keys(home_folder(os.environ) / FILE_NAME))
     except ConfigError:
         return f"{config} has errors: `mixgate check` shows them"
     for model in catalogue.local_models:
