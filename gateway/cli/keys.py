@@ -1,6 +1,7 @@
 """`mixgate keys`: issue client keys, look at them, change what they may do, take them back."""
 
 import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 
 from gateway.cli.key_changes import find_desk, read_desk
 from gateway.cli.output import EXIT_CONFIGURATION, fail, print_table
+from gateway.keys.changes import US_PER_S
 from gateway.keys.key import STRICTNESS, WINDOWS
 from gateway.keys.ring import KeyRing
 from providers.json_values import elements
@@ -256,7 +258,7 @@ def _show(said: dict[str, Any], *, as_json: bool) -> None:
 def _row(item: dict[str, Any], ring: KeyRing) -> tuple[str, ...]:
     own = item["mixgate"]
     team = ring.get(own["parent"] or "")
-    state = "off" if item["disabled"] else "expired" if _is_over(item["expires_at"]) else "on"
+    state = ring.why_not(own["id"], int(time.time() * US_PER_S)) or "on"
     limit = "" if item["limit"] is None else f"{item['limit']} {item['limit_reset'] or 'ever'}"
     spent = (str(item[name]) for name in ("usage_daily", "usage_monthly", "usage"))
     return (
@@ -270,17 +272,14 @@ def _row(item: dict[str, Any], ring: KeyRing) -> tuple[str, ...]:
     )
 
 
-def _is_over(expires_at: str | None) -> bool:
-    return expires_at is not None and datetime.fromisoformat(expires_at) <= datetime.now(UTC)
-
-
 def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, dict):
         members = cast("dict[str, Any]", value)
         return ", ".join(f"{name} {_cell(one)}" for name, one in members.items() if one is not None)
-    return ", ".join(str(one) for one in elements(value)) if isinstance(value, list) else str(value)
+    several = elements(value)
+    return ", ".join(str(one) for one in several) if several else str(value)
 
 
 def _json(said: dict[str, Any]) -> str:

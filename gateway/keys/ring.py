@@ -112,11 +112,13 @@ class KeyRing:
     def why_refused(self, credential: bytes, unix_us: int) -> str | None:
         """For the holder of a key that is not good now: `disabled`, `expired` or `deleted`; None for all others."""
         entry = self._match(credential, unix_us)
-        if entry is None:
-            return None
-        for record in entry.chain:
+        return None if entry is None else self.why_not(entry.record.id, unix_us)
+
+    def why_not(self, key_id: str, unix_us: int) -> str | None:
+        """Why a key is not good at that time, or the team above it; None where it is, or where there is none."""
+        for record in self.chain(key_id):
             if (why := record.why_refused(unix_us)) is not None:
-                return why
+                return why if record.id == key_id else f"in a team that is {why}"
         return None
 
     def _match(self, credential: bytes, unix_us: int) -> _Entry | None:
