@@ -1,7 +1,7 @@
 """Provider entries: whose key resolves and who is therefore on, and the settings of the gateway with keys resolved."""
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -107,13 +107,21 @@ def settle_gateway(
         in_flight_max=section.in_flight_max,
         in_flight_per_key_max=section.in_flight_per_key_max,
     )
-    if settings.tls is not None:
-        for name, path in (("cert", settings.tls.cert), ("key", settings.tls.key)):
-            if not path.is_file():
-                key = f"tls_{name}" if f"tls_{name}" in overrides else "tls"
-                message = f"gateway.tls.{name}: there is no file {path}"
-                problems.append(complain(key, name, message=message, fix="name the PEM file by its absolute path"))
+    problems += _tls_problems(settings.tls, overrides, complain)
     return settings, tuple(files), tuple(problems)
+
+
+def _tls_problems(
+    tls: Tls | None, overrides: Mapping[str, Override], complain: Callable[..., ConfigProblem]
+) -> list[ConfigProblem]:
+    """Files that are not there."""
+    problems: list[ConfigProblem] = []
+    for name, path in () if tls is None else (("cert", tls.cert), ("key", tls.key)):
+        if not path.is_file():
+            key = f"tls_{name}" if f"tls_{name}" in overrides else "tls"
+            message = f"gateway.tls.{name}: there is no file {path}"
+            problems.append(complain(key, name, message=message, fix="name the PEM file by its absolute path"))
+    return problems
 
 
 def _admin_token(reference: str | None, env: Mapping[str, str], keys: Sequence[Secret]) -> Resolution:
