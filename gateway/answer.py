@@ -24,7 +24,7 @@ from gateway.turns import Turn
 from providers.base import Endpoint
 from providers.emulation import Emulation, Repair, emulate
 from providers.errors import GarbledError, MixgateError, ProviderError, ServerError
-from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, Event, Usage, UsageReported
+from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, Event, Usage
 from providers.schema_validation import BadSchemaError, complaint
 
 HELD_EVENTS_MAX: Final = 200_000
@@ -40,6 +40,7 @@ class Answer:
         "_call",
         "_closed",
         "_course",
+        "_cut",
         "_delivered",
         "_emulation",
         "_held",
@@ -79,6 +80,7 @@ class Answer:
         self._emulation: Emulation | None = None
         self._repair: Emulation | None = None
         self._rescue: Rescue | None = None
+        self._cut: Attempt | None = None
         self._delivered = Delivered() if self.stream and plan.rescue and is_plain(request) else None
         self._skipped_chunks = 0
         self._closed = False
@@ -127,6 +129,8 @@ class Answer:
 
     def _take(self, events: list[Event], call: Call) -> list[Event]:
         """What of these may go to the client now; and what it means if the Attempt ended with them."""
+        if call.attempt.pieces >= call.attempt.noted_next:
+            self._course.note(call.attempt)
         failed = _pop_failure(events)
         if self._rescue is not None:
             self._note_content(events, call)
@@ -142,7 +146,7 @@ class Answer:
         if failed is not None:
             self._fail(failed.error)
         elif call.complete:
-            self._succeed(call, events)
+            self._succeed(call)
         return events
 
     def close(self) -> None:
@@ -312,13 +316,8 @@ class Answer:
             self.failure = error if self._rescue is None else self._rescue.error
             raise self.failure from None
 
-    def _succeed(self, call: Call, events: Sequence[Event]) -> None:
+    def _succeed(self, call: Call) -> None:
         """The running Attempt gave a whole answer."""
-        attempt = call.attempt
-        for event in reversed(events):
-            if type(event) is UsageReported:
-                attempt.usage = event.usage
-                break
         self._skipped_chunks += call.skipped_chunks
         self._call = None
         self.complete = self._repair is None and self.failure is None
@@ -341,7 +340,8 @@ class Answer:
         if self.committed and rescue is None and self._can_be_rescued(error):
             assert self._delivered is not None  # noqa: S101 (it can be rescued)
             rescue = self._rescue = Rescue(self._delivered, error)
-            attempt.usage, attempt.usage_estimated = rescue.estimated_usage(course.prompt_tokens), True
+            self._cut = attempt
+        self._estimate(attempt)
         self._settle("failed", error, None if rescue is None or attempt.why != "rescue" else rescue.blame(error))
         if rescue is None or rescue.flowing:
             if self.committed:
@@ -358,9 +358,10 @@ class Answer:
 
     def _estimate(self, attempt: Attempt) -> None:
         """Count what an Attempt has used that nobody lets come to its end."""
-        if attempt.usage is None and attempt.ttft_s is not None:
-            delivered = 0 if self._delivered is None else self._delivered.tokens
-            attempt.usage = Usage(input_tokens=self._course.prompt_tokens, output_tokens=delivered)
+        if not attempt.counted and attempt.pieces:
+            said = attempt.usage or Usage(input_tokens=self._course.prompt_tokens)
+            output_tokens = max(said.output_tokens or 0, attempt.output_seen)
+            attempt.usage = msgspec.structs.replace(said, output_tokens=output_tokens, cost_in_nusd=None)
             attempt.usage_estimated = True
 
     @property
@@ -376,7 +377,8 @@ class Answer:
         return error.retryable and delivered is not None and delivered.can_go_on and self._course.turns.others
 
     def _note_rescue(self, rescue: Rescue) -> None:
-        cut = next(attempt for attempt in self.attempts if attempt.usage_estimated)
+        cut = self._cut
+        assert cut is not None  # noqa: S101 (it is gone on with)
         self.rescued = RescueNote(
             rescue.by, cut.endpoint.id, self.endpoint.id, len(rescue.text), cut.code or rescue.error.code
         )

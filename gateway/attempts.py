@@ -38,6 +38,11 @@ TOTAL_TIMEOUT_S: Final = 600.0
 AFTER_FINISH_TIMEOUT_S: Final = 5.0
 """How long the usage and the end mark may take behind the last finish reason. It is complete without them."""
 
+NOTED_PIECES: Final = 256
+"""How often it is noted how far an answer is: what a crash leaves to be estimated."""
+CHARS_PER_TOKEN: Final = 4
+"""Of text, where a provider sends several tokens at once."""
+
 Outcome = Literal["running", "ok", "failed", "cancelled"]
 Why = Literal["planned", "again", "repair", "rescue", "panic", "hedge"]
 """planned: its turn came. again: the same Endpoint once more. repair: an emulated answer that was no good.
@@ -63,6 +68,7 @@ class Attempt(Struct, gc=False):
     emulated: tuple[Emulated, ...] = ()
     adapted: tuple[Adaptation, ...] = ()
     usage: Usage | None = None
+    """What its provider counted last, or our estimate where it did not come to that."""
     permit: Permit = Permit.REFUSED
     """What it owes health; REFUSED once it is given back."""
     lagged: bool = False
@@ -73,6 +79,23 @@ class Attempt(Struct, gc=False):
     """By whose word (gateway.ledger.entry.CostSource)."""
     usage_estimated: bool = False
     """Whether `usage` is our own estimate, because the provider hung up before it counted."""
+    sent: bool = False
+    """Whether anything of it may have reached anybody."""
+    counted: bool = False
+    """Whether `usage` is the provider's last word, of all of the answer."""
+    pieces: int = 0
+    """Steps with content that its provider sent: most send one for each token."""
+    chars: int = 0
+    """Characters in them."""
+    noted_next: int = NOTED_PIECES
+    """After so many pieces how far it is, is noted in the journal again."""
+    upstream_id: str | None = None
+    """The provider's own name for the answer."""
+
+    @property
+    def output_seen(self) -> int:
+        """About how many tokens its provider sent."""
+        return max(self.pieces, self.chars // CHARS_PER_TOKEN)
 
 
 class Hints(Struct, frozen=True, gc=False):

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from gateway.attempts import Attempt
+from gateway.attempts import NOTED_PIECES, Attempt
 from gateway.config.catalogue import Catalogue
 from gateway.ledger.books import Books
 from gateway.ledger.costs import Ending, Tariff, tariff_of
@@ -98,26 +99,33 @@ class Bill(Struct, frozen=True):
 
     def end(self, attempt: Attempt, error: ProviderError | None) -> None:
         """It is over: what it cost is noted on it."""
-        counted = None if attempt.usage_estimated else attempt.usage
-        ttft_s = attempt.ttft_s
+        usage, ttft_s = attempt.usage, attempt.ttft_s
+        output_tokens = attempt.output_seen
+        if usage is not None and not attempt.counted:
+            # Of an answer that was cut, what the provider had said so far holds for the prompt, and not for the rest.
+            output_tokens = max(output_tokens, usage.output_tokens or 0)
+            usage = replace(usage, output_tokens=None, cost_in_nusd=None)
         ending = Ending(
             unix_us=self._now_us(),
             outcome="failed" if attempt.outcome == "running" else attempt.outcome,
             code=attempt.code,
-            usage=counted,
-            estimate=(attempt.usage or Usage(input_tokens=self.prompt_tokens, output_tokens=0))
-            if counted is None
-            else None,
-            refused=counted is None and _was_refused(attempt, error),
+            usage=usage,
+            estimate=Usage(input_tokens=self.prompt_tokens, output_tokens=output_tokens),
+            refused=_was_refused(attempt, error),
             images=self.images,
             ttft_ms=None if ttft_s is None else round(ttft_s * 1000),
             duration_ms=round(attempt.duration_s * 1000),
-            upstream_id=None,
+            upstream_id=attempt.upstream_id or (None if error is None else error.request_id),
         )
         settlement = self.books.end(self._id(attempt), ending)
         if settlement is not None:
             attempt.cost_in_nusd = settlement.cost_in_nusd
             attempt.cost_source = settlement.cost_source
+
+    def note(self, attempt: Attempt) -> None:
+        """How far it is, for whoever finds that the gateway was killed in the middle of it."""
+        attempt.noted_next = attempt.pieces + NOTED_PIECES
+        self.books.checkpoint(self._id(attempt), attempt.output_seen)
 
     def _id(self, attempt: Attempt) -> str:
         return f"{self.origin.generation_id}/{attempt.number}"
@@ -128,7 +136,9 @@ class Bill(Struct, frozen=True):
 
 def _was_refused(attempt: Attempt, error: ProviderError | None) -> bool:
     """Whether nobody charges for it: it reached nobody, or was answered with an error before any content."""
-    if isinstance(error, ConnectError):
+    if not attempt.sent or (isinstance(error, ConnectError) and not attempt.followed):
         return True
-    status = attempt.upstream_status
-    return attempt.ttft_s is None and error is not None and status is not None and status >= ERROR_STATUS_MIN
+    if error is None or attempt.pieces:
+        return False
+    status = error.upstream_status or attempt.upstream_status  # the first may be said in an answer that began well
+    return status is not None and status >= ERROR_STATUS_MIN

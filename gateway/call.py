@@ -24,12 +24,24 @@ from providers.errors import (
     TruncatedError,
 )
 from providers.json_values import count_structure
-from providers.messages import AnswerFailed, ChatRequest, ChoiceFinished, Event, UsageReported
+from providers.messages import (
+    AnswerFailed,
+    AnswerStarted,
+    ChatRequest,
+    ChoiceFinished,
+    Event,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    UsageReported,
+)
 
 AFTER_USAGE_TIMEOUT_S: Final = 0.5
 """How long the end mark may take behind finish reasons and usage: with these an answer is complete."""
 ERROR_BODY_MAX_BYTES: Final = 64 * 1024
 BODY_MAX_BYTES: Final = 32 * 1024 * 1024
+UPSTREAM_ID_MAX_CHARS: Final = 256
 BODY_STRUCTURE_MAX: Final = 1_000_000
 """Commas, braces and brackets in a whole body. Three bytes of JSON can take a hundred bytes of memory."""
 
@@ -110,6 +122,7 @@ class Call:
                 wire = await upstream.signer.sign(wire, now_unix_s=self._unix_time_s())
             watch.arm(limit_s, FirstTokenTimeoutError)
             watch.begin()
+            attempt.sent = True
             try:
                 response = await upstream.transport.send(wire, connect_timeout_s=upstream.connect_timeout_s)
             except asyncio.CancelledError:
@@ -194,10 +207,14 @@ class Call:
                 self._note_progress(events)
             if not decoder.ended:
                 return events
+        elif events:
+            self._note_counts(events)
         if events and type(events[-1]) is AnswerFailed:
             return events
         closing = decoder.finish()
-        events += closing
+        if closing:
+            self._note_counts(closing)
+            events += closing
         if events and type(events[-1]) is AnswerFailed:
             return events
         if self._misses_choices(decoder, closing):
@@ -206,6 +223,7 @@ class Call:
         response.close(ended=True)
         self._response = None
         self.complete = True
+        self.attempt.counted = self.attempt.usage is not None
         self._watch.disarm()
         return events
 
@@ -221,6 +239,7 @@ class Call:
         """The provider goes on; once every choice is finished, only the end may still come, and soon."""
         if self._unfinished > 0:
             self._watch.progress()
+        self._note_counts(events)
         for event in events:
             if type(event) is ChoiceFinished:
                 self._unfinished -= 1
@@ -228,7 +247,23 @@ class Call:
                     self._watch.arm(self._after_finish_s, StalledError)
             elif type(event) is UsageReported and self._unfinished <= 0:
                 # Only the end mark is missing, which says nothing.
+                self.attempt.counted = True
                 self._watch.arm(min(self._after_finish_s, AFTER_USAGE_TIMEOUT_S), StalledError)
+
+    def _note_counts(self, events: list[Event]) -> None:
+        """What the provider counted, and how much it sent: that is billed, whatever becomes of it here."""
+        attempt = self.attempt
+        for event in events:
+            if type(event) is TextDelta or type(event) is ReasoningDelta or type(event) is RefusalDelta:
+                attempt.pieces += bool(event.text)
+                attempt.chars += len(event.text)
+            elif type(event) is UsageReported:
+                attempt.usage = event.usage
+            elif type(event) is ToolCallDelta:
+                attempt.pieces += 1
+                attempt.chars += len(event.arguments)
+            elif type(event) is AnswerStarted and event.upstream_id is not None:
+                attempt.upstream_id = event.upstream_id[:UPSTREAM_ID_MAX_CHARS]
 
     async def _follow(self, elsewhere: AnswerElsewhereError) -> list[Event]:
         """Go on reading at a URL that the provider gave: once, and only where it is configured to leave answers."""

@@ -65,6 +65,11 @@ class Course(Struct, frozen=True):
         p95_s = None if others else usual.ttft_p95_s()
         return self.limits.first_token_s(endpoint, self.prompt_tokens, p95_s, others=others)
 
+    def note(self, attempt: Attempt) -> None:
+        """An Attempt has come further."""
+        if self.bill is not None:
+            self.bill.note(attempt)
+
     def settle(
         self,
         attempt: Attempt,

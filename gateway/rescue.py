@@ -24,7 +24,6 @@ from providers.messages import (
     RefusalDelta,
     TextDelta,
     ToolCallDelta,
-    Usage,
     UsageReported,
 )
 from providers.tokens import estimate_text
@@ -221,10 +220,6 @@ class Rescue:
         if self.by == "again" or usage.output_tokens is None:
             return event
         return UsageReported(msgspec.structs.replace(usage, output_tokens=usage.output_tokens + self.tokens))
-
-    def estimated_usage(self, prompt_tokens: int) -> Usage:
-        """What the cut Attempt has used, since its provider did not come to say."""
-        return Usage(input_tokens=prompt_tokens, output_tokens=self.tokens)
 
 
 def _is_seen(event: Event) -> bool:
