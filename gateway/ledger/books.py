@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from gateway.ledger.backlog import Backlog
-from gateway.ledger.costs import US_PER_S, Ending, Tariff, settlement_of
-from gateway.ledger.entry import Intent, Settlement, row_of
+from gateway.ledger.costs import MICROSECONDS, Ending, Tariff, settlement_of
+from gateway.ledger.entry import Intent, Settlement, mended, row_of
 from gateway.ledger.journal import CHECKPOINT, ENTRY, INTENT, PRICE, Journal
 from gateway.ledger.recovery import Recovery
 from gateway.ledger.segment import Segment
@@ -30,6 +30,8 @@ RETRY_AFTER_S: Final = 5.0
 
 _log = logging.getLogger("mixgate.ledger")
 _encode: Final = msgspec.msgpack.Encoder().encode
+_UNSTORABLE: Final = (OverflowError, UnicodeEncodeError)
+"""A number or a text that no file takes, whoever it came from."""
 
 
 class _Open(Struct):
@@ -52,7 +54,7 @@ class Books:
         """Attempts whose beginning the journal could not take: a crash would have lost them."""
         self._journal = journal
         self._store = store
-        self._recovery = Recovery(journal, lambda: int(unix_time_s() * US_PER_S))
+        self._recovery = Recovery(journal, lambda: int(unix_time_s() * MICROSECONDS))
         self._backlog = Backlog(journal, self._recovery)
         self._open: dict[str, _Open] = {}
         self._known_prices: set[str] = set()
@@ -109,7 +111,11 @@ class Books:
         if intent.attempt_id in self._open:
             self.repeated += 1
             return
-        segment = self._note(intent, tariff)
+        try:
+            segment = self._note(intent, tariff)
+        except _UNSTORABLE:
+            intent = mended(intent)
+            segment = self._note(intent, tariff)
         if segment is None:
             self.unjournaled += 1
         else:
@@ -143,9 +149,14 @@ class Books:
             self.repeated += 1
             return False
         row = row_of(one.intent, settlement)
+        try:
+            payload = _encode(row)
+        except _UNSTORABLE:
+            row = row_of(one.intent, mended(settlement))
+            payload = _encode(row)
         journal = self._journal
         before = journal.position
-        segment = journal.append(ENTRY, _encode(row))
+        segment = journal.append(ENTRY, payload)
         if segment is None:
             # Its intent stays in the journal: after a crash that is all there is. It is let go when the row is safe.
             self._backlog.add(row, one.segment, None)

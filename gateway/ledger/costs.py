@@ -20,7 +20,7 @@ from providers.pricing import BILLED_TOKENS_MAX, PriceOverride, cost_in_nusd
 
 COST_MAX_IN_NUSD: Final = 10**15
 """A million dollars: a provider that says that one answer cost more is mistaken."""
-US_PER_S: Final = 1_000_000
+MICROSECONDS: Final = 1_000_000
 RECOVERED_CODE: Final = "gateway_killed"
 """What is said of an Attempt in the middle of which the gateway died."""
 _NOBODY_COUNTED: Final = Usage()
@@ -164,4 +164,4 @@ def sane(tokens: int | None) -> int | None:
 
 
 def _utc(unix_us: int) -> datetime:
-    return datetime.fromtimestamp(unix_us / US_PER_S, UTC)
+    return datetime.fromtimestamp(unix_us / MICROSECONDS, UTC)

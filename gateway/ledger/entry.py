@@ -1,11 +1,11 @@
 """What is noted of an Attempt before it is sent, and once it is over. Integers only: nano-USD, tokens, microseconds."""
 
 from collections.abc import Iterable
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from gateway.state.entries import Entry, PriceSnapshot
 
@@ -25,6 +25,8 @@ TAGS_MAX: Final = 16
 NO_PRICE: Final = ""
 """The price id of Endpoints whose price nobody knows."""
 
+_INTEGER_MAX: Final = 2**63 - 1
+_AnyStruct = TypeVar("_AnyStruct", bound=Struct)
 _encode_json: Final = msgspec.json.Encoder().encode
 
 
@@ -87,6 +89,20 @@ def row_of(intent: Intent, settlement: Settlement) -> tuple[Any, ...]:
 def entry_of(intent: Intent, settlement: Settlement) -> Entry:
     """Both together."""
     return Entry(*row_of(intent, settlement))
+
+
+def mended(struct: _AnyStruct) -> _AnyStruct:
+    """The same, as far as it can be stored: whole numbers of 64 bits, and text that is text."""
+    changes: dict[str, Any] = {}
+    for name in struct.__struct_fields__:
+        value: Any = getattr(struct, name)
+        if isinstance(value, str):
+            changes[name] = value.encode(errors="replace").decode()
+        elif name == "tags":
+            changes[name] = tuple(str(tag).encode(errors="replace").decode() for tag in value)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            changes[name] = max(-_INTEGER_MAX, min(value, _INTEGER_MAX))
+    return replace(struct, **changes)
 
 
 def clipped(text: str | None) -> str:

@@ -31,6 +31,7 @@ SYNC_EVERY_S: Final = 0.1
 RETRY_EVERY_S: Final = 1.0
 """How often it is tried anew to make room where there is none."""
 CLOSE_TIMEOUT_S: Final = 5.0
+"""How long the end waits for the disk."""
 _SUFFIX: Final = ".journal"
 
 _log = logging.getLogger("mixgate.ledger")
@@ -187,8 +188,11 @@ class Journal:
             self._hurry.clear()
             # Whoever appends from here on wakes the thread anew.
             self._awake = False
-            self._make_room()
-            self._sync()
+            try:
+                self._make_room()
+                self._sync()
+            except Exception:  # noqa: BLE001 - a fault of ours must not end the thread; logged
+                _log.exception("the journal's thread failed")
         self._sync()
 
     def _make_room(self) -> None:

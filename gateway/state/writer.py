@@ -1,5 +1,6 @@
 """All SQL that changes mixgate.db. Used by one thread, which opened the connection."""
 
+import logging
 import sqlite3
 import zlib
 from collections.abc import Iterable, Sequence
@@ -38,6 +39,11 @@ STATIC_TOUCH_S: Final = 3600
 """How exactly it is kept when a static part was last used."""
 STATIC_KNOWN_MAX: Final = 4096
 
+_UNSTORABLE: Final = (
+    *(sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.DataError),
+    *(OverflowError, UnicodeEncodeError),
+)
+_log = logging.getLogger("mixgate.state")
 _SPAN_MINUTES: Final = (1, 60, 1440)
 _ADDED: Final = ", ".join(f"{name} = {name} + excluded.{name}" for name in COUNT_COLUMNS)
 _COLUMNS: Final = ", ".join(("endpoint_id", "minute", *COUNT_COLUMNS, HISTOGRAM_COLUMN))
@@ -59,6 +65,8 @@ class Writer:
     """The statements that change the store. Every method is one transaction and raises sqlite3.Error."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        self.refused = 0
+        """Rows of the ledger that the table does not take, which is a fault of ours."""
         self._connection = connection
         self._static_used: dict[str, int] = {}
         self._size_bytes: int = self._one("SELECT coalesce(sum(size_bytes), 0) FROM decision_block")
@@ -118,10 +126,21 @@ class Writer:
         """
         self._connection.execute("PRAGMA synchronous = FULL")
         try:
-            with Transaction(self._connection):
-                write_entries(self._connection, batch)
+            self._write_batch(batch)
+        except _UNSTORABLE:
+            # One row that the table does not take must not hold up the others.
+            for row in batch.rows:
+                try:
+                    self._write_batch(Batch([row], batch.prices))
+                except _UNSTORABLE:
+                    self.refused += 1
+                    _log.exception("a row of the ledger cannot be stored; it is only here: %s", row)
         finally:
             self._connection.execute("PRAGMA synchronous = NORMAL")
+
+    def _write_batch(self, batch: Batch) -> None:
+        with Transaction(self._connection):
+            write_entries(self._connection, batch)
 
     def run(self, errands: Errands) -> None:
         """Do what somebody waits for."""

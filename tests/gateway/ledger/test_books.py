@@ -286,3 +286,43 @@ def test_a_file_of_the_version_before_is_brought_forward_with_all_that_is_in_it(
     with LedgerReader(path) as reader:
         assert len(reader.events(None, 0)) == 1
         assert reader.spend("all", 0, 1 << 60) == (Spent("", 1, 1, 0, 0, 1200, 300, 0, 0, 0, COST, 0),)
+
+
+def test_what_no_file_takes_is_mended_and_what_no_table_takes_holds_up_nobody(ledger, caplog):
+    ledger.begin("gen-1/1", user="\ud800", output_limit=10**30, tags=("\ud800",))
+    ledger.end("gen-1/1")
+    ledger.begin("gen-2/1")
+    ledger.books.end("gen-2/1", Ending(unix_us=1, outcome="failed", upstream_id="\ud800", duration_ms=10**30))
+    ledger.begin("gen-3/1", prompt_tokens=2**63)  # which the journal takes
+    ledger.end("gen-3/1")
+    ledger.begin("gen-4/1", prompt_tokens=1.5)
+    ledger.end("gen-4/1")
+    ledger.whole("gen-5/1")
+    assert ledger.store.flush(WAIT_S)
+    rows = ledger.rows()
+    assert set(rows) == {"gen-1/1", "gen-2/1", "gen-5/1"}
+    assert (rows["gen-1/1"].user, rows["gen-1/1"].output_limit) == ("?", 2**63 - 1)
+    assert rows["gen-2/1"].duration_ms == 2**63 - 1
+    said = [one.getMessage() for one in caplog.records if "cannot be stored" in one.getMessage()]
+    assert len(said) == 2
+    assert "gen-3/1" in said[0]
+    assert ledger.close()
+    assert ledger.journals() == []
+
+
+def test_what_is_not_in_the_store_at_the_end_is_there_after_the_next_start(make_ledger, monkeypatch):
+    monkeypatch.setattr("gateway.state.connection.BUSY_TIMEOUT_S", 0.01)
+    ledger = make_ledger()
+    assert ledger.store.flush(WAIT_S)
+    other = sqlite3.connect(ledger.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    for number in range(100):
+        ledger.whole(f"gen-{number}/1")
+    assert not ledger.close()
+    assert len(ledger.journals()) == 1
+    other.execute("ROLLBACK")
+    other.close()
+    again = make_ledger()
+    assert again.books.wait_recovered(WAIT_S)
+    rows = again.rows()
+    assert (len(rows), {one.usage_source for one in rows.values()}) == (100, {"provider"})
