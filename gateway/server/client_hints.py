@@ -9,7 +9,7 @@ from typing import Final
 
 from gateway.attempts import NO_HINTS, Hints
 from gateway.bill import Origin
-from gateway.ledger.entry import TAGS_MAX, TEXT_MAX
+from gateway.ledger.entry import clipped, kept_tags
 
 TIMEOUT_MIN_S: Final = 0.1
 TIMEOUT_MAX_S: Final = 3600.0
@@ -68,14 +68,21 @@ def read_origin(
         generation_id=generation_id,
         app="" if title is None else _text(title),
         referer="" if referer is None else _text(referer),
-        user=(user or "")[:TEXT_MAX],
-        session=(session or "")[:TEXT_MAX],
-        tags=() if tags is None else tuple(tag.strip() for tag in _text(tags).split(",") if tag.strip())[:TAGS_MAX],
+        user=clipped(user),
+        session=clipped(session),
+        tags=() if tags is None else kept_tags(tag.strip() for tag in _decode(tags).split(",")),
     )
 
 
 def _text(value: bytes) -> str:
-    return value.decode("latin-1").strip()[:TEXT_MAX]
+    return clipped(_decode(value).strip())
+
+
+def _decode(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _seconds(value: bytes) -> float | None:
