@@ -12,10 +12,11 @@ import msgspec
 from msgspec import UNSET
 
 from gateway.errors import InvalidRequestError, NotFoundError
+from gateway.keys.budget import span_end
 from gateway.keys.changes import US_PER_S, Change, Issued, NewKey
 from gateway.keys.key import NO_LIMITS, WINDOWS, KeyLimits, KeyRecord, Window
 from gateway.keys.office import KeyOffice
-from gateway.keys.purse import Purse
+from gateway.keys.purse import Purse, Usage
 from gateway.keys.ring import KeyRing
 from gateway.server.key_members import (
     NUSD_PER_USD,
@@ -29,8 +30,14 @@ from gateway.server.key_members import (
     unix_us,
 )
 
+WORKSPACE: Final = "default"
+"""There is one."""
 PAGE_KEYS: Final = 100
 """Keys in one answer to a list; `offset` asks for those after."""
+
+
+_NOT_THE_HOLDERS: Final = frozenset({"hash", "name", "disabled", "workspace_id"})
+"""What the operator calls a key is none of its holder's business."""
 
 
 class KeyDesk:
@@ -117,10 +124,25 @@ class KeyDesk:
         if record is None:
             usage = _usage_members(0, 0, 0, 0)
             own: dict[str, Any] = {"label": "unlimited", **_limit_members(NO_LIMITS, None, {}), **usage}
-            return {"data": own | _own_members(None, None)}
+            return {"data": own | _own_members(None, None, [])}
         item = self._item(record)
-        shown = {name: item[name] for name in item if name not in {"hash", "name", "disabled", "workspace_id"}}
-        return {"data": shown | _own_members(record.expires_us, record.limits.requests_per_min)}
+        shown = {name: item[name] for name in item if name not in _NOT_THE_HOLDERS}
+        budgets = self._budgets(key_id)
+        return {"data": shown | _own_members(record.expires_us, record.limits.requests_per_min, budgets)}
+
+    def _budgets(self, key_id: str) -> list[dict[str, Any]]:
+        """Every budget that bounds a key, its own and its teams', the one with least left first."""
+        unix_s = self._unix_s()
+        found: list[tuple[int, dict[str, Any]]] = []
+        for record in self._ring.chain(key_id):
+            by_window = _by_window(self._purse.usage(record.id, unix_s))
+            for window in WINDOWS:
+                budget = record.limits.budget(window)
+                if budget is not None:
+                    left = budget - by_window[window]
+                    scope = "key_limit" if record.id == key_id else "workspace"
+                    found.append((left, _budget_members(scope, window, budget, left, span_end(window, unix_s))))
+        return [members for _, members in sorted(found, key=lambda one: one[0])]
 
     def find(self, name: str) -> KeyRecord:
         """A key by its hash or its public id.
@@ -139,12 +161,7 @@ class KeyDesk:
     def _item(self, record: KeyRecord) -> dict[str, Any]:
         spent = self._purse.usage(record.id, self._unix_s())
         limits = record.limits
-        by_window: dict[Window, int] = {
-            "day": spent.day_in_nusd,
-            "week": spent.week_in_nusd,
-            "month": spent.month_in_nusd,
-            "ever": spent.ever_in_nusd,
-        }
+        by_window = _by_window(spent)
         tightest = _tightest(limits, by_window)
         return {
             "hash": record.hash,
@@ -157,7 +174,9 @@ class KeyDesk:
             "updated_at": _iso(record.updated_us),
             "expires_at": _iso(record.expires_us),
             "creator_user_id": None,
-            "workspace_id": None,
+            "external_user": None,
+            "last_used_at": None,
+            "workspace_id": WORKSPACE,
             "mixgate": {
                 "id": record.id,
                 "parent": record.parent,
@@ -206,8 +225,39 @@ def _usage_members(day: int, week: int, month: int, ever: int) -> dict[str, Any]
     return {name: _number(amount) for name, amount in spent.items()} | {f"byok_{name}": 0 for name in spent}
 
 
-def _own_members(expires_us: int | None, requests_per_min: int | None) -> dict[str, Any]:
+def _by_window(spent: Usage) -> dict[Window, int]:
     return {
+        "day": spent.day_in_nusd,
+        "week": spent.week_in_nusd,
+        "month": spent.month_in_nusd,
+        "ever": spent.ever_in_nusd,
+    }
+
+
+def _budget_members(
+    scope: str, window: Window, budget_in_nusd: int, left_in_nusd: int, ends_unix_s: int | None
+) -> dict[str, Any]:
+    return {
+        "scope": scope,
+        "budget_id": None,
+        "guardrail_id": None,
+        "include_byok": False,
+        "limit_usd": _number(budget_in_nusd),
+        "spend_usd": _number(budget_in_nusd - left_in_nusd),
+        "remaining_usd": _number(max(0, left_in_nusd)),
+        "reset_interval": RESETS[window],
+        "resets_at": None if ends_unix_s is None else _iso(ends_unix_s * US_PER_S),
+    }
+
+
+def _own_members(expires_us: int | None, requests_per_min: int | None, budgets: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "budgets": budgets,
+        "effective_budget": budgets[0] if budgets else None,
+        "allowed_data_regions": [],
+        "free_model_daily_requests": {"limit": -1, "used": 0, "remaining": -1},
+        "organization_id": None,
+        "workspace_id": WORKSPACE,
         "is_free_tier": False,
         "is_management_key": False,
         "is_provisioning_key": False,

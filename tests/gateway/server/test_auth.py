@@ -3,6 +3,9 @@
 import pytest
 
 from gateway.errors import AuthenticationError, ConfigError, ForbiddenError
+from gateway.keys.credential import mint
+from gateway.keys.key import KeyRecord
+from gateway.keys.ring import KeyRing
 from gateway.server.auth import Authenticator, is_loopback_bind, key_id
 from gateway.server.exchange import FIELDS, HOST, LOOPBACK
 
@@ -177,3 +180,28 @@ async def test_the_edge_gives_the_authenticator_what_it_needs(listen, keyed):
     request = b"GET /v1/models HTTP/1.1\r\nHost: localhost:80\r\nAUTHORIZATION: Bearer %b\r\n\r\n" % KEY.encode()
     said = await listen(app).converse(request, until=1)
     assert said.data.endswith(f"key:{key_id(KEY)}".encode())
+
+
+def test_an_admin_token_is_no_client_key():
+    with pytest.raises(ConfigError, match="admin token"):
+        Authenticator([KEY], admin_token=KEY)
+    with pytest.raises(ConfigError, match="admin token"):
+        Authenticator([KEY], admin_token=" ")
+    with pytest.raises(ConfigError, match="admin token"):
+        Authenticator([KEY], admin_token=mint(bytes(40)).text.reveal())
+
+
+def test_an_issued_key_is_a_key_for_an_address_others_can_reach():
+    ring = KeyRing(b"pepper", [KeyRecord(id="a", name="a", digest=b"d" * 32, created_us=1, updated_us=1)])
+    Authenticator([], bind_host=ANYWHERE, ring=ring)
+    with pytest.raises(ConfigError, match="no client keys"):
+        Authenticator([], bind_host=ANYWHERE, ring=KeyRing(b"pepper"))
+
+
+def test_an_admin_tokens_caller_may_only_administer():
+    doors = Authenticator([KEY], admin_token="admin-token", local_admin_token="home-token")
+    assert doors.check(scope(authorization="Bearer admin-token")).rights == {"anyone", "administer"}
+    assert doors.check(scope(authorization="Bearer home-token")).rights == {"anyone", "administer"}
+    with pytest.raises(ForbiddenError):
+        doors.check(scope(loopback=False, authorization="Bearer home-token"))
+    assert doors.check(scope(authorization=f"Bearer {KEY}")).rights == {"anyone", "ask"}
