@@ -26,8 +26,8 @@ def live(url):
             own = holder.api_keys.get_current_key_metadata().data
         assert (own.limit, own.is_management_key) == (1, False)
         assert (own.effective_budget.limit_usd, own.effective_budget.scope) == (1, "key_limit")
-        assert keys.delete(hash=made.data.hash).deleted
-        assert keys.delete(hash=team.data.hash).deleted
+        assert keys.delete(hash=made.data.hash).DELETED
+        assert keys.delete(hash=team.data.hash).DELETED
         assert keys.list().data == []
 
 

@@ -228,6 +228,8 @@ CASES: dict[str, tuple[str, int, str, str]] = {
     "host with a port": (GOOD + "gateway: {host: 'localhost:80'}\n", 7, "is not a host", "without port"),
     "open bind without keys": (GOOD + "gateway:\n  host: 0.0.0.0\n", 8, "no client keys", "127.0.0.1"),
     "client key not set": (GOOD + "gateway:\n  client_keys:\n    - env:NOT_THERE\n", 9, "NOT_THERE is not set", "export"),
+    "admin token not set": (GOOD + "gateway: {admin_token: env:NOT_THERE}\n", 7, "NOT_THERE is not set", "export"),
+    "pasted admin token": (GOOD + "gateway: {admin_token: mga-0123456789abcdef0123456789}\n", 7, "looks like a key", "revoke"),
     "bad network": (GOOD + "gateway: {trusted_proxies: [10.0.0.0/99]}\n", 7, "not an address or network", "10.0.0.0/8"),
     "negative drain": (GOOD + "gateway: {drain_s: -1}\n", 7, "drain_s is -1", ">= 0"),
     "tls without key": (GOOD + "gateway: {tls: {cert: /a.pem}}\n", 7, 'needs "key"', "add `key:`"),

@@ -384,3 +384,19 @@ def test_the_state_folder_is_where_it_was_told_or_where_the_platform_has_it():
     assert home_folder({}).name == "mixgate"
     assert model_file("a.gguf", Path("/srv")) == Path("/srv/models/a.gguf")
     assert model_file("/x/a.gguf", Path("/srv")) == Path("/x/a.gguf")
+
+
+def test_a_client_key_does_not_administer(tmp_path):
+    gateway = "providers: {}\ngateway: {client_keys: [env:KEY], admin_token: env:ADMIN}\n"
+    assert read(tmp_path, gateway, {"KEY": "one", "ADMIN": "two"}).gateway.admin_token.reveal() == "two"
+    with pytest.raises(ConfigError, match="must not administer"):
+        read(tmp_path, gateway, {"KEY": "one", "ADMIN": "one"})
+
+
+def test_issued_keys_count_as_client_keys(tmp_path):
+    path = tmp_path / "providers.yaml"
+    path.write_text("gateway: {host: 0.0.0.0}\nproviders: {local: {dialect: local, models: {}}}\n")
+    env = {"MIXGATE_HOME": str(tmp_path)}
+    with pytest.raises(ConfigError, match="mixgate keys create"):
+        load(path, env)
+    assert load(path, env, has_issued_keys=True).gateway.host == "0.0.0.0"
