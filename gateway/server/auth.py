@@ -174,7 +174,7 @@ class Authenticator:
     def _check_key(self, scope: Mapping[str, Any], host: str, fields: Mapping[bytes, bytes]) -> Caller:
         credential = _read_credential(fields)
         unix_us = int(self._unix_time_s() * US_PER_S)
-        record = self._ring.find(credential, unix_us)
+        record = self._ring.find(credential, unix_us) if self._ring.has_keys else None
         if record is not None:
             caller = self._issued.get(record.id)
             if caller is None:
