@@ -203,7 +203,8 @@ class Store:
             with self._outbox.batch(LEDGER_ROWS_MAX) as batch:
                 if batch.rows or batch.prices:
                     writer.write_ledger(batch)
-            if len(batch.rows) < LEDGER_ROWS_MAX:
+            # What failed before comes first and by itself, and this may be the last step of all.
+            if not batch.rows or (len(batch.rows) < LEDGER_ROWS_MAX and self.failure is None):
                 break
 
     def _write_all(self, writer: Writer) -> None:
