@@ -1,11 +1,14 @@
 """Every attempt that a provider saw is one row of the ledger, with the right cost. The fakes' logs are the oracle."""
 
 import asyncio
+import json
 
 import pytest
 
 from gateway.attempts import Limits
+from gateway.config.load import load
 from gateway.state.connection import FILE_NAME
+from gateway.state.ledger_reader import LedgerReader
 from providers.errors import UnsupportedError
 from tests.fakes.duo import Place, stage
 from tests.fakes.gateway import chat
@@ -16,6 +19,7 @@ from tests.fakes.money import (
     GUESSED,
     LEFT,
     ODD,
+    ODD_PUSD,
     OK,
     REFUSED,
     WAIT_S,
@@ -29,7 +33,8 @@ from tests.fakes.money import (
     told_cost,
     usd,
 )
-from tests.fakes.scripted import STORY, TEXT, fails, resets, silent, tells
+from tests.fakes.provider import PRICE_OUTPUT_PUSD
+from tests.fakes.scripted import STORY, TEXT, fails, resets, silent, streams, tells
 from tests.gateway.ledger.ledger_kit import rows_of
 
 # ---- how an attempt ends
@@ -279,3 +284,62 @@ async def test_what_cannot_even_be_sent_costs_nothing(tmp_path, monkeypatch):
     unsent, good = (found[name] for name in sorted(found))
     assert (said(unsent), unsent.cost_in_nusd) == (REFUSED, 0)
     assert said(good) == OK
+
+
+async def test_of_a_cut_answer_the_prompt_is_as_the_provider_counted_it(tmp_path):
+    start = {"id": "msg-1", "model": "x", "role": "assistant", "content": [], "type": "message"}
+    start["usage"] = {"input_tokens": 900, "cache_read_input_tokens": 100, "output_tokens": 1}
+    said_so_far = (
+        {"type": "message_start", "message": start},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        *(
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": f" w{n}"}}
+            for n in range(9)
+        ),
+    )
+    parts = (f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in said_so_far)
+    price = "{input: 0.123457, output: 0.654321, cache_read: 0.011111}"
+    places = {0: Place("", dialect="anthropic", price=price, more="api_key: env:K")}
+    async with stage(tmp_path, streams(*parts), places=places, env={"K": "key-of-the-test"}) as on:
+        told = await listen(on.running.client, ASK | {"max_tokens": 99})
+        (row,) = await rows(on)
+    assert told.error
+    assert said(row) == GUESSED
+    assert (row.input_tokens, row.cached_tokens, row.output_tokens) == (1000, 100, 9)
+    assert row.cost_in_nusd == cost(900, 9, read=(100, 11_111))
+    assert row.upstream_id == "msg-1"
+
+
+async def test_an_answer_that_our_own_end_cuts_is_a_row(tmp_path):
+    async with stage(tmp_path, tells(stop_after=14, how="stall"), places=odd(1), limits=Limits()) as on:
+        asking = asyncio.create_task(listen(on.running.client, ASK))
+        while on.providers[0].billed_pusd < 14 * PRICE_OUTPUT_PUSD:  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+    told = await asking
+    assert told.error["code"] == "server_shutdown"
+    (row,) = rows_of(tmp_path / "home" / FILE_NAME).values()
+    assert said(row) == LEFT
+    assert row.output_tokens == 14
+
+
+async def test_each_attempt_is_billed_by_the_prices_with_which_it_began(tmp_path):
+    slow = tells(late_s=0.3)
+    async with stage(tmp_path, [tells(), slow, tells()], places=odd(1)) as on:
+        gateway = on.running.gateway
+        await listen(on.running.client, ASK)
+        asking = asyncio.create_task(listen(on.running.client, ASK))
+        while len(on.providers[0].calls) < 2:  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0.01)
+        path = tmp_path / "providers.yaml"
+        path.write_text(path.read_text().replace("0.654321", "9.000001"))
+        gateway.replace(load(path, {}))
+        await asking
+        await listen(on.running.client, ASK)
+        found = await rows(on)
+        with LedgerReader(tmp_path / "home" / FILE_NAME) as reader:
+            snapshots = [reader.price(row.price_id) for row in found]
+    dearer = (ODD_PUSD[0], 9_000_001)
+    assert [row.cost_in_nusd for row in found] == [cost(7, len(STORY), pusd) for pusd in (ODD_PUSD, ODD_PUSD, dearer)]
+    assert [one.endpoint for one in snapshots] == ["p0/up"] * 3
+    assert ["9000001" in one.data for one in snapshots] == [False, False, True]
