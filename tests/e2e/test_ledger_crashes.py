@@ -12,8 +12,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import httpx
 
+from gateway.ledger.books import Books
 from gateway.state.connection import FILE_NAME
 from gateway.state.errors import StoreError
+from gateway.state.reader import Reader
 from tests.fakes.duo import PREFILLING, Place, config_of, stage
 from tests.fakes.gateway import chat
 from tests.fakes.listener import FULL, listen
@@ -248,3 +250,20 @@ async def test_where_nothing_can_be_written_what_costs_money_is_refused_and_what
     assert counted == {"p0": len(paid.calls), "p1": len(gratis.calls)}
     assert {row.cost_in_nusd for row in found if row.provider == "p1"} == {0}
     assert sum(row.cost_in_nusd for row in found) * 1000 == paid.billed_pusd
+
+
+async def test_a_refusal_for_want_of_a_ledger_is_on_record_and_holds_nothing(tmp_path, monkeypatch):
+    async with stage(tmp_path, tells(), places=odd(1)) as on:
+        with monkeypatch.context() as patch:
+            patch.setattr(Books, "available", property(lambda _: False))
+            for body in (ASK, chat("hi")) * 3:
+                told = await listen(on.running.client, body)
+                assert (told.status, told.error["code"]) == (503, "ledger_unavailable")
+        gateway = on.running.gateway
+        assert gateway.health.retries_of("m").in_flight == 0
+        assert gateway.engine.books.in_flight == 0
+        assert on.tries == (0,)
+        assert await asyncio.to_thread(gateway._store.flush, WAIT_S)
+        with Reader(tmp_path / "home" / FILE_NAME) as reader:
+            assert reader.kept().count == 6
+        await ask_many(on.running.client, 1)
