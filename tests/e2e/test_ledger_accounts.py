@@ -1,6 +1,7 @@
 """By what an answer is billed, who is said to have asked, and that every account of it comes to the same."""
 
 import asyncio
+import importlib.util
 import json
 import random
 from fractions import Fraction
@@ -18,7 +19,7 @@ from gateway.state.connection import FILE_NAME
 from providers.tokens import guess_by_size, plain_size
 from tests.fakes import scripted as scripts
 from tests.fakes.duo import PREFILLING, Place, stage
-from tests.fakes.gateway import chat
+from tests.fakes.gateway import chat, running_gateway
 from tests.fakes.listener import FULL, listen
 from tests.fakes.money import (
     ASK,
@@ -28,6 +29,7 @@ from tests.fakes.money import (
     ODD_PUSD,
     OK,
     REFUSED,
+    WAIT_S,
     answers,
     ask_whole,
     cost,
@@ -39,7 +41,7 @@ from tests.fakes.money import (
     usd,
 )
 from tests.fakes.scripted import STORY, fails, tells
-from tests.gateway.ledger.ledger_kit import total_of
+from tests.gateway.ledger.ledger_kit import rows_of, total_of
 
 
 @pytest.fixture
@@ -139,6 +141,28 @@ async def test_an_answer_that_nobody_counted_is_counted_here_and_says_so(tmp_pat
     assert row.input_tokens == (11 if usage and usage["prompt_tokens"] > 0 else row.prompt_tokens)
     assert 8 <= row.output_tokens <= 24
     assert row.cost_in_nusd == cost(row.input_tokens, row.output_tokens)
+
+
+LOCAL = """
+providers:
+  local:
+    dialect: local
+    models:
+      tiny: {file: bundled, serves: demo, context_tokens: 2048, capabilities: {system: true}}
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="the local extra is not installed")
+async def test_what_this_machine_answers_costs_nothing_and_is_counted(tmp_path):
+    async with running_gateway(LOCAL, tmp_path) as running:
+        for stream in (False, True):
+            told = await listen(running.client, ASK | {"model": "demo", "max_tokens": 8, "stream": stream})
+            assert told.status == 200, told.body
+            assert told_cost(told.usage if stream else told.body["usage"]) == 0
+        assert await asyncio.to_thread(running.gateway._store.flush, WAIT_S)
+    found = rows_of(tmp_path / "home" / FILE_NAME).values()
+    assert [(said(row), row.cost_in_nusd, row.endpoint) for row in found] == [(OK, 0, "local/tiny")] * 2
+    assert all(row.input_tokens > 0 and 0 < row.output_tokens <= 8 for row in found)
 
 
 # ---- who asked
