@@ -49,6 +49,7 @@ class Answer:
         "_rescue",
         "_skipped_chunks",
         "attempts",
+        "clamped_tokens",
         "committed",
         "complete",
         "compressed",
@@ -69,6 +70,7 @@ class Answer:
         self.rescued: RescueNote | None = None
         self.compressed = compressed
         """What was cut out of the prompt, if anything."""
+        self.clamped_tokens: int | None = None  # where the caller's budget allows no longer answer
         self._course = course
         self._call: Call | None = None
         self._attempt: Attempt | None = None
@@ -88,8 +90,7 @@ class Answer:
     @property
     def endpoint(self) -> Endpoint:
         """The Endpoint that is answering, or answered last."""
-        assert self._attempt is not None  # noqa: S101 (it is asked for once somebody answers)
-        return self._attempt.endpoint
+        return self.attempts[-1].endpoint if self._attempt is None else self._attempt.endpoint
 
     @property
     def attempt(self) -> Attempt | None:
@@ -98,7 +99,7 @@ class Answer:
 
     @property
     def plan(self) -> Plan:
-        """Whom it may ask, in order."""
+        """Whom it may ask."""
         return self._course.plan
 
     @property

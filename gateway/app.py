@@ -26,6 +26,7 @@ from gateway.health import Health
 from gateway.health_history import Announcer, keep, keep_on, recall
 from gateway.keys.storage import has_issued_keys
 from gateway.ledger.books import Books
+from gateway.payment import Till
 from gateway.probes import Prober
 from gateway.server.asgi import Application, Live
 from gateway.server.lifecycle import Lifecycle
@@ -73,7 +74,10 @@ class Gateway:
         self.access = Access(home)
         self.live = Live(self.access.authenticator(catalogue.gateway), self._fleet_now, self._local_status)
         self.admission = Admission(catalogue.gateway.in_flight_max, catalogue.gateway.in_flight_per_key_max)
-        self.application = Application(self.live, self.lifecycle, self.engine, self.admission, self.access.routes)
+        self.engine.till = Till(self.access.ring, self.access.purse)
+        self.application = Application(
+            self.live, self.lifecycle, self.engine, self.admission, self.access.routes, self.access.limiter
+        )
 
     async def start(self) -> None:
         """Start what must run before the first request. Loading a model goes on behind it."""

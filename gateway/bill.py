@@ -8,9 +8,11 @@ from msgspec.structs import replace
 
 from gateway.attempts import NOTED_PIECES, Attempt
 from gateway.config.catalogue import Catalogue
+from gateway.errors import UnaffordableError
 from gateway.ledger.books import Books
 from gateway.ledger.costs import Ending, Tariff, tariff_of
 from gateway.ledger.entry import Intent
+from gateway.payment import Payment
 from providers.errors import ConnectError, ProviderError
 from providers.messages import Usage
 
@@ -70,14 +72,21 @@ class Bill(Struct, frozen=True):
     output_limit: int | None
     images: int
     unix_time_s: Callable[[], float]
+    payment: Payment | None = None
+    """What an issued key pays with."""
 
-    def begin(self, attempt: Attempt) -> None:
-        """An Attempt is about to be sent."""
-        origin, endpoint = self.origin, attempt.endpoint
+    def begin(self, attempt: Attempt) -> UnaffordableError | None:
+        """An Attempt is about to be sent; the error says why it must not be."""
+        origin, endpoint, payment = self.origin, attempt.endpoint, self.payment
+        now_us = self._now_us()
+        if payment is not None:
+            refused = payment.hold(self._id(attempt), endpoint.id, now_us / US_PER_S)
+            if refused is not None:
+                return UnaffordableError(refused.message, retry_after_s=refused.retry_after_s)
         tariff = self.tariff_of(endpoint.id)
         intent = Intent(
             self._id(attempt),
-            self._now_us(),
+            now_us,
             origin.key_id,
             self.route,
             endpoint.model,
@@ -88,7 +97,7 @@ class Bill(Struct, frozen=True):
             tariff.snapshot.price_id,
             self.prompt_tokens,
             self.output_limit,
-            0,
+            0 if payment is None else payment.worst.get(endpoint.id, 0),
             origin.app,
             origin.referer,
             origin.user,
@@ -96,9 +105,12 @@ class Bill(Struct, frozen=True):
             origin.tags,
         )
         self.books.begin(intent, tariff)
+        return None
 
     def end(self, attempt: Attempt, error: ProviderError | None) -> None:
         """It is over: what it cost is noted on it."""
+        if isinstance(error, UnaffordableError):
+            return  # it was never sent
         usage, ttft_s = attempt.usage, attempt.ttft_s
         output_tokens = attempt.output_seen
         if usage is not None and not attempt.counted:
@@ -121,6 +133,8 @@ class Bill(Struct, frozen=True):
         if settlement is not None:
             attempt.cost_in_nusd = settlement.cost_in_nusd
             attempt.cost_source = settlement.cost_source
+            if self.payment is not None:
+                self.payment.settle(self._id(attempt), settlement.cost_in_nusd)
 
     def note(self, attempt: Attempt) -> None:
         """How far it is, for whoever finds that the gateway was killed in the middle of it."""

@@ -62,6 +62,7 @@ class Call:
         "_watch",
         "attempt",
         "complete",
+        "refused",
         "stream",
     )
 
@@ -78,6 +79,8 @@ class Call:
         caller: str = "",
     ) -> None:
         self.attempt = attempt
+        self.refused: ProviderError | None = None
+        """Why it must not be sent, if it must not."""
         self.stream = stream
         self.complete = False
         self._asked = asked
@@ -113,6 +116,8 @@ class Call:
             limit_s: How long the first token of a stream, or the whole answer, may take.
         """
         upstream, attempt, watch = self._upstream, self.attempt, self._watch
+        if self.refused is not None:
+            return AnswerFailed(self.refused)
         try:
             wire = upstream.authorize(upstream.dialect.encode(self._asked, attempt.endpoint, stream=self.stream))
             attempt.adapted = wire.adapted
@@ -255,8 +260,9 @@ class Call:
         attempt = self.attempt
         for event in events:
             if type(event) is TextDelta or type(event) is ReasoningDelta or type(event) is RefusalDelta:
-                attempt.pieces += bool(event.text)
-                attempt.chars += len(event.text)
+                if text := event.text:
+                    attempt.pieces += 1
+                    attempt.chars += len(text)
             elif type(event) is UsageReported:
                 attempt.usage = event.usage
             elif type(event) is ToolCallDelta:

@@ -43,9 +43,8 @@ class Course(Struct, frozen=True):
     ) -> Call:
         """Its Call, not yet open; the Attempt is in the books from here on."""
         endpoint = attempt.endpoint
-        if self.bill is not None:
-            self.bill.begin(attempt)
-        return Call(
+        refused = None if self.bill is None else self.bill.begin(attempt)
+        call = Call(
             attempt,
             self.fleet.upstreams[endpoint.id],
             asked,
@@ -55,6 +54,8 @@ class Course(Struct, frozen=True):
             unix_time_s=self.unix_time_s,
             caller=self.caller,
         )
+        call.refused = refused
+        return call
 
     def limit_s(self, call: Call) -> float:
         """How long its first token, or all of it if it comes whole, may take."""

@@ -6,13 +6,15 @@ from typing import Final
 
 from msgspec import Struct
 
+from gateway.attempts import Hints
 from gateway.errors import CapabilityError, NoEndpointError
 from gateway.fleet import Fleet
 from gateway.observation import Observation
 from gateway.overflow import too_long
-from gateway.routing.ask import Ask
+from gateway.routing.ask import NO_PREFERENCES, Ask, Preferences
 from gateway.routing.candidate import Plan
 from gateway.routing.compression import Compressed
+from gateway.routing.preferences import check_user, read_preferences, read_session
 from gateway.targets import Target
 from providers.errors import MixgateError
 from providers.messages import ChatRequest
@@ -41,6 +43,30 @@ class Decision(Struct, frozen=True, gc=False):
     conversation: bytes | None = None
     """What it is remembered by, where a prompt cache could serve it."""
     compressed: Compressed | None = None
+    clamped_tokens: int | None = None
+    """How long the answer may be, where the caller's budget allows no more."""
+
+
+class Wishes(Struct, frozen=True, gc=False):
+    """What a client says of routing."""
+
+    preferences: Preferences
+    session: str | None
+
+
+NO_WISHES: Final = Wishes(NO_PREFERENCES, None)
+
+
+def read_wishes(request: ChatRequest, target: Target, hints: Hints) -> Wishes:
+    """What the client says of routing.
+
+    Raises:
+        InvalidRequestError: A wish makes no sense.
+    """
+    check_user(request)
+    session = read_session(request, hints.session)
+    preferences = read_preferences(request, target.suffix)
+    return NO_WISHES if session is None and preferences is NO_PREFERENCES else Wishes(preferences, session)
 
 
 def refusal(decision: Decision, fleet: Fleet) -> MixgateError:

@@ -8,54 +8,39 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.answer import Answer
 from gateway.attempts import ATTEMPTS_MAX, NO_HINTS, RETRYING_CLIENT_ATTEMPTS_MAX, Attempt, Hints, Limits
 from gateway.bill import Bill, Origin, Tariffs
 from gateway.course import Course
-from gateway.decision import Decision, refusal
+from gateway.decision import NO_WISHES, Decision, Wishes, read_wishes, refusal
 from gateway.errors import LedgerUnavailableError
 from gateway.explain.record import Ending, Rescued
 from gateway.explain.trace import Sink, Trace
 from gateway.fleet import Fleet
 from gateway.health import Health, HedgeBudget
+from gateway.keys.ring import NO_GRANTS, Grants
+from gateway.learned import Learned
 from gateway.ledger.books import RETRY_AFTER_S, Books
 from gateway.overflow import TOO_LONG, Counters, doubtful, shorten
-from gateway.routing.ask import NO_PREFERENCES, Ask, Preferences
+from gateway.payment import Payment, Till, permitted_of, preferences_within, shortened
+from gateway.routing.ask import Ask
 from gateway.routing.decide import decide
 from gateway.routing.eligible import OUTPUT_MIN_TOKENS
 from gateway.routing.needs import count_images, needs
 from gateway.routing.parameters import Losses, find_losses
 from gateway.routing.plugins import read_plugins
-from gateway.routing.preferences import check_user, parameters_of, read_preferences, read_session
+from gateway.routing.preferences import parameters_of
 from gateway.routing.table import Table
-from gateway.routing.warmth import Warmth, conversation_key, tokens_warmed
+from gateway.routing.warmth import conversation_key
 from gateway.targets import Target, Targets
 from gateway.turns import Turns
-from providers.base import Endpoint
 from providers.errors import MixgateError
-from providers.messages import ChatRequest, Usage
+from providers.messages import ChatRequest
 from providers.tokens import estimate_request, guess_by_size, most_by_size, plain_size
 
-USUAL_OUTPUT_TOKENS: Final = 300
-"""Of an answer, before a Route has had any."""
-USUAL_WEIGHT: Final = 0.05
-"""What one more answer counts for in the mean length of a Route's answers."""
-
-
 NOWHERE: Final = Origin()
-
-
-class _Wishes(Struct, frozen=True, gc=False):
-    """What a client says of routing."""
-
-    preferences: Preferences
-    session: str | None
-
-
-_NO_WISHES: Final = _Wishes(NO_PREFERENCES, None)
 
 
 class Engine:
@@ -84,13 +69,14 @@ class Engine:
         self._draw = draw
         self.sink = sink
         """Where the record of each request goes, if anywhere."""
+        self.till: Till | None = None
+        """Where issued keys pay, if there may be any."""
         self.books: Books | None = None
         """The ledger, once it is open."""
         self._tariffs = Tariffs()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._usual_output: dict[str, float] = {}
         self._hedges = HedgeBudget()
-        self._warmth = Warmth()
+        self._learned = Learned()
         self._counters = Counters()
 
     async def answer(
@@ -118,23 +104,42 @@ class Engine:
         caller = origin.caller
         target = self._targets.find(request, fleet)
         try:
-            wishes = _read_wishes(request, target, hints)
+            wishes = read_wishes(request, target, hints)
         except MixgateError as senseless:
             # What would have been decided without these wishes is what there is to say of it.
-            refused = self._decide(request, target, fleet, loop.time(), _NO_WISHES, caller)
+            refused = self._decide(request, target, fleet, loop.time(), NO_WISHES, caller)
             self._leave(refused, origin, (), "failed", senseless.code)
             raise
-        decision = self._decide(request, target, fleet, loop.time(), wishes, caller)
+        decision = self._decide(request, target, fleet, loop.time(), wishes, caller, self._grants(origin.key_id))
         if decision.plan.excluded and any(one.code == TOO_LONG for one in decision.plan.excluded):
             decision = await self._make_fit(decision, fleet)
         if not decision.plan.candidates and not decision.plan.resting:
             error = refusal(decision, fleet)
             self._leave(decision, origin, (), "failed", error.code)
             raise error
-        return Answer(decision.request, self._course(decision, fleet, origin, hints, loop, task), decision.compressed)
+        payment: Payment | None = None
+        try:
+            if self.till is not None and origin.key_id:
+                payment = self.till.pay(decision, origin.key_id, origin.generation_id)
+                decision = self._within(payment, decision, fleet)
+            course = self._course(decision, fleet, origin, hints, loop, task, payment)
+        except MixgateError as refused:
+            if payment is not None:
+                payment.release()
+            self._leave(decision, origin, (), "failed", refused.code)
+            raise
+        answer = Answer(decision.request, course, decision.compressed)
+        answer.clamped_tokens = decision.clamped_tokens
+        return answer
 
     def explain(
-        self, request: ChatRequest, fleet: Fleet, *, hints: Hints = NO_HINTS, caller: str = "local"
+        self,
+        request: ChatRequest,
+        fleet: Fleet,
+        *,
+        hints: Hints = NO_HINTS,
+        caller: str = "local",
+        key_id: str = "",
     ) -> Decision:
         """What would be decided for a request now. Nothing is sent, and nothing counted.
 
@@ -143,7 +148,28 @@ class Engine:
         """
         loop = self._loop = self._loop or asyncio.get_running_loop()
         target = self._targets.find(request, fleet)
-        return self._decide(request, target, fleet, loop.time(), _read_wishes(request, target, hints), caller)
+        wishes = read_wishes(request, target, hints)
+        return self._decide(request, target, fleet, loop.time(), wishes, caller, self._grants(key_id))
+
+    def _grants(self, key_id: str) -> Grants:
+        return NO_GRANTS if self.till is None else self.till.grants(key_id)
+
+    def _within(self, payment: Payment, decision: Decision, fleet: Fleet) -> Decision:
+        """What is decided among those that the caller's budget covers.
+
+        Raises:
+            MixgateError: It covers nobody.
+        """
+        grant = payment.grant
+        if grant.output_tokens_max is None:
+            return decision
+        request = shortened(decision.request, grant.output_tokens_max)
+        ask = replace(decision.ask, output_tokens=request.output_limit_tokens, budget_in_nusd=grant.left_in_nusd)
+        clamped = grant.output_tokens_max if grant.clamped else None
+        decision = replace(self._decide_again(decision, ask), request=request, clamped_tokens=clamped)
+        if not decision.plan.candidates and not decision.plan.resting:
+            raise refusal(decision, fleet)
+        return decision
 
     def _course(
         self,
@@ -153,8 +179,16 @@ class Engine:
         hints: Hints,
         loop: asyncio.AbstractEventLoop,
         task: asyncio.Task[Any] | None,
+        payment: Payment | None,
     ) -> Course:
-        """What the Answer to a request is made by."""
+        """What the Answer to a request is made by.
+
+        Raises:
+            LedgerUnavailableError: What it costs cannot be written down, and might be something.
+        """
+        bill = self._bill(
+            decision, fleet, origin, payment
+        )  # before anything is counted that only an Answer's end uncounts
         plan, limits, now_s = decision.plan, decision.target.limits, decision.now_s
         total_s = limits.total_timeout_s
         if hints.total_timeout_s is not None:
@@ -171,6 +205,8 @@ class Engine:
 
         def end(answer: Answer) -> None:
             turns.end()
+            if payment is not None:
+                payment.release()
             self._note_end(answer, decision, origin)
 
         return Course(
@@ -186,11 +222,11 @@ class Engine:
             task=task,
             caller=origin.caller,
             hedges=self._hedges,
-            bill=self._bill(decision, fleet, origin),
+            bill=bill,
             ended=end,
         )
 
-    def _bill(self, decision: Decision, fleet: Fleet, origin: Origin) -> Bill | None:
+    def _bill(self, decision: Decision, fleet: Fleet, origin: Origin, payment: Payment | None) -> Bill | None:
         """Where what the request costs is written down.
 
         Raises:
@@ -214,13 +250,23 @@ class Engine:
             ask.output_tokens,
             ask.images,
             self._unix_time_s,
+            payment,
         )
 
     def _decide(
-        self, request: ChatRequest, target: Target, fleet: Fleet, now_s: float, wishes: _Wishes, caller: str
+        self,
+        request: ChatRequest,
+        target: Target,
+        fleet: Fleet,
+        now_s: float,
+        wishes: Wishes,
+        caller: str,
+        grants: Grants = NO_GRANTS,
     ) -> Decision:
         table = target.table
         route, preferences, session = table.route, wishes.preferences, wishes.session
+        if grants is not NO_GRANTS:
+            preferences = preferences_within(preferences, grants)
         output_tokens = request.output_limit_tokens
         size_bytes, count = plain_size(request), len(request.messages)
         room = table.roomy_tokens - (output_tokens or OUTPUT_MIN_TOKENS)
@@ -231,17 +277,18 @@ class Engine:
         conversation = conversation_key(
             request, caller=caller, model=route, session=session, prompt_tokens=prompt_tokens
         )
-        warm = None if conversation is None else self._warmth.find(conversation, now_s)
+        warm = None if conversation is None else self._learned.warmth.find(conversation, now_s)
         ask = Ask(
             needed=needs(request, plain=size_bytes is not None),
             prompt_tokens=prompt_tokens,
             output_tokens=output_tokens,
-            expected_output_tokens=round(self._usual_output.get(route, USUAL_OUTPUT_TOKENS)),
+            expected_output_tokens=self._learned.usual_output_tokens(route),
             images=0 if size_bytes is not None else count_images(request),
             stream=bool(request.stream),
             parameters=parameters_of(request) if preferences.require_parameters else (),
             losses=_losses(request, table, fleet) if preferences.require_parameters else (),
             preferences=preferences,
+            permitted=None if grants is NO_GRANTS else permitted_of(grants, table),
             warm_endpoint=None if warm is None else warm[0],
             warm_tokens=0 if warm is None else min(warm[1], prompt_tokens),
         )
@@ -288,7 +335,10 @@ class Engine:
         """Learn from an answer, and leave its record."""
         attempt, failure, rescued = answer.attempt, answer.failure, answer.rescued
         if answer.complete and attempt is not None and attempt.usage is not None:
-            self._learn(decision, attempt.endpoint, attempt.usage)
+            catalogue, loop = self._targets.catalogue, self._loop
+            known = catalogue is not None and decision.plan.route in catalogue.routes
+            now_s = decision.now_s if loop is None else loop.time()
+            self._learned.learn(decision, attempt.endpoint, attempt.usage, now_s, route_known=known)
         self._leave(
             decision,
             origin,
@@ -336,35 +386,6 @@ class Engine:
                 cost_in_nusd=cost_in_nusd,
             )
         )
-
-    def _learn(self, decision: Decision, endpoint: Endpoint, usage: Usage) -> None:
-        """How long answers are here, and whose cache knows this conversation."""
-        route, catalogue = decision.plan.route, self._targets.catalogue
-        if usage.output_tokens and catalogue is not None and route in catalogue.routes:
-            before = self._usual_output.get(route, USUAL_OUTPUT_TOKENS)
-            self._usual_output[route] = before + USUAL_WEIGHT * (usage.output_tokens - before)
-        if decision.conversation is not None:
-            prompt_tokens = usage.input_tokens or decision.ask.prompt_tokens
-            tokens = tokens_warmed(
-                endpoint,
-                prompt_tokens=prompt_tokens,
-                cached_tokens=usage.cached_input_tokens,
-                session=decision.session is not None,
-            )
-            if tokens is not None and self._loop is not None:
-                self._warmth.remember(decision.conversation, endpoint.id, tokens, self._loop.time())
-
-
-def _read_wishes(request: ChatRequest, target: Target, hints: Hints) -> _Wishes:
-    """What the client says of routing.
-
-    Raises:
-        InvalidRequestError: A wish makes no sense.
-    """
-    check_user(request)
-    session = read_session(request, hints.session)
-    preferences = read_preferences(request, target.suffix)
-    return _NO_WISHES if session is None and preferences is NO_PREFERENCES else _Wishes(preferences, session)
 
 
 def _losses(request: ChatRequest, table: Table, fleet: Fleet) -> Losses:

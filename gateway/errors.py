@@ -44,6 +44,7 @@ from providers.errors import (
     RateLimitedError,
     RegionError,
     ServerError,
+    Source,
     StalledError,
     TruncatedError,
     UnknownModelError,
@@ -205,6 +206,15 @@ class QuotaError(RefusalError):
     code: ClassVar[str] = "insufficient_quota"
     status: ClassVar[int] = 429
     type: ClassVar[str] = "insufficient_quota"
+
+
+class UnaffordableError(ProviderError):
+    """An Endpoint that is not asked, because what is left of the caller's budget does not cover it; another may do."""
+
+    code: ClassVar[str] = "insufficient_quota"
+    status: ClassVar[int] = 429
+    type: ClassVar[str] = "insufficient_quota"
+    source: ClassVar[Source] = "gateway"
 
 
 class BudgetHeldError(RefusalError):

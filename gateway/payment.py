@@ -1,18 +1,19 @@
 """How an issued key pays for one request: what it may use, what an answer may cost it, and a hold for each Attempt."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gateway.decision import Decision
 from gateway.errors import QuotaError, RefusalError
 from gateway.keys.budget import Offer
 from gateway.keys.key import STRICTNESS
 from gateway.keys.purse import Grant, Purse, Refusal
-from gateway.keys.ring import Grants
+from gateway.keys.ring import NO_GRANTS, Grants, KeyRing
 from gateway.keys.words import quota_error
 from gateway.routing.ask import Ask, Preferences, PriceLimit
 from gateway.routing.candidate import Candidate
@@ -23,6 +24,56 @@ from providers.messages import ChatRequest
 from providers.tokens import IMAGE_TOKENS
 
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class Till:
+    """Where issued keys pay: what each may use, and what it may spend on a request.
+
+    Args:
+        ring: The keys.
+        purse: Their money.
+    """
+
+    __slots__ = ("_purse", "_ring")
+
+    def __init__(self, ring: KeyRing, purse: Purse) -> None:
+        self._ring = ring
+        self._purse = purse
+
+    def grants(self, key_id: str) -> Grants:
+        """What a key may use; everything for callers without one."""
+        return self._ring.grants(key_id) if key_id else NO_GRANTS
+
+    def pay(self, decision: Decision, key_id: str, generation_id: str) -> "Payment":
+        """Set aside what a request may cost by what was decided for it.
+
+        Raises:
+            QuotaError: The key's budget, or its team's, is spent.
+            BudgetHeldError: The rest of it is reserved for other requests.
+            KeysUnavailableError: Nobody knows what was spent before.
+        """
+        unix_s, ask, plan = decision.unix_s, decision.ask, decision.plan
+        offers: list[Offer] = []
+        if self._purse.left(key_id, unix_s) is not None:
+            offers = offers_of(
+                (*plan.candidates, *plan.resting),
+                decision.target.table,
+                ask,
+                prompt_tokens=most_prompt_tokens(decision.request, ask.images),
+                choices=decision.request.n or 1,
+                now_utc=decision.now_utc or datetime.fromtimestamp(unix_s, tz=UTC),
+            )
+        total_s = decision.target.limits.total_timeout_s
+        return reserve(self._purse, key_id, generation_id, offers, unix_s=unix_s, now_s=decision.now_s, total_s=total_s)
+
+
+def shortened(request: ChatRequest, output_tokens: int) -> ChatRequest:
+    """The request with an answer of at most so many tokens."""
+    asked = request.output_limit_tokens
+    most = output_tokens if asked is None else min(asked, output_tokens)
+    if request.max_completion_tokens is not None:
+        return replace(request, max_completion_tokens=most)
+    return replace(request, max_tokens=most)
 
 
 def permitted_of(grants: Grants, table: Table) -> tuple[str, ...] | None:

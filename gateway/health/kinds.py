@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from gateway.errors import UnaffordableError
 from providers.errors import (
     BadRequestError,
     ConnectError,
@@ -63,6 +64,7 @@ _KINDS: Final[dict[type[MixgateError], FailureKind]] = {
     UnsupportedError: "unsupported",
     ContentPolicyError: "client",
     BadRequestError: "client",
+    UnaffordableError: "gateway",
     MixgateError: "gateway",
 }
 """By the class of the error, or the nearest of its parents. The same words hold for all that a provider can do to us:

@@ -26,6 +26,9 @@ from gateway.errors import (
     PromptTooLongError,
 )
 from gateway.fleet import Fleet
+from gateway.keys.limits import Limited, Limiter, rate_headers
+from gateway.keys.words import rate_error
+from gateway.learned import USUAL_OUTPUT_TOKENS
 from gateway.routing.resolve import resolve
 from gateway.server.auth import Access, Authenticator, Caller
 from gateway.server.chat import ChatReply
@@ -41,6 +44,7 @@ from gateway.server.models import list_models, model_entry
 from gateway.server.openai_request import SMALL_BODY_BYTES, check_structure, decode_chat
 from providers.errors import MixgateError
 from providers.messages import ChatRequest
+from providers.tokens import estimate_request
 
 SURFACES: Final = ("/v1", "/api/v1")
 """OpenAI's base path and OpenRouter's."""
@@ -92,8 +96,15 @@ class Application:
     """Answers every request of a server."""
 
     def __init__(
-        self, live: Live, lifecycle: Lifecycle, engine: Engine, admission: Admission, places: Places | None = None
+        self,
+        live: Live,
+        lifecycle: Lifecycle,
+        engine: Engine,
+        admission: Admission,
+        places: Places | None = None,
+        limiter: Limiter | None = None,
     ) -> None:
+        self._limiter = limiter
         self._live = live
         self._admission = admission
         self._lifecycle = lifecycle
@@ -181,11 +192,34 @@ class Application:
         try:
             require_json(scope)
             request = await self._read_chat(receive)
-            await self._answer_chat(scope, request, send, caller.name)
+            if caller.key_id and self._limiter is not None:
+                await self._answer_within(self._limiter, scope, request, send, caller)
+            else:
+                await self._answer_chat(scope, request, send, caller)
         finally:
             self._admission.leave(key)
 
-    async def _answer_chat(self, scope: Scope, request: ChatRequest, send: Send, caller: str) -> None:
+    async def _answer_within(
+        self, limiter: Limiter, scope: Scope, request: ChatRequest, send: Send, caller: Caller
+    ) -> None:
+        """Answer, if the key may ask now.
+
+        Raises:
+            RateLimitError: It may not.
+        """
+        loop = asyncio.get_running_loop()
+        tokens = estimate_request(request) + (request.output_limit_tokens or USUAL_OUTPUT_TOKENS)
+        held = limiter.enter(caller.key_id, tokens, loop.time())
+        if isinstance(held, Limited):
+            raise rate_error(held, caller.key_id, rate_headers(limiter.allowances(caller.key_id, loop.time())))
+        used: int | None = None
+        try:
+            used = await self._answer_chat(scope, request, send, caller)
+        finally:
+            limiter.leave(held, used, loop.time())
+
+    async def _answer_chat(self, scope: Scope, request: ChatRequest, send: Send, caller: Caller) -> int | None:
+        """Answer; gives how many tokens it came to, where that is known."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         task = asyncio.current_task(self._loop)
@@ -202,7 +236,8 @@ class Application:
                 hints=hints,
                 origin=read_origin(
                     fields,
-                    caller=caller,
+                    caller=caller.name,
+                    key_id=caller.key_id,
                     surface="openrouter" if openrouter else "openai",
                     generation_id=generation_id,
                     user=request.user,
@@ -216,10 +251,10 @@ class Application:
             if isinstance(error, ModelNotFoundError):
                 why_nobody = unknown_model(request, fleet.catalogue)
             else:
-                decision = self._engine.explain(request, fleet, hints=hints, caller=caller)
+                decision = self._engine.explain(request, fleet, hints=hints, caller=caller.name, key_id=caller.key_id)
                 why_nobody = availability(decision.plan.excluded, requested=decision.names, now_s=decision.now_s)
             await _send_error(send, error, why_nobody)
-            return
+            return 0
         reply = ChatReply(
             answer,
             send,
@@ -233,6 +268,8 @@ class Application:
         if reply.usage is not None and reply.usage.cost_in_nusd is not None:  # the client has its answer by now
             overrides = fleet.catalogue.price_overrides.get(answer.endpoint.id, ())
             self._costs.compare(answer.endpoint, overrides, reply.usage)
+        usage = reply.usage
+        return None if usage is None else (usage.input_tokens or 0) + (usage.output_tokens or 0)
 
     async def _read_chat(self, receive: Receive) -> ChatRequest:
         """The chat request in a body.

@@ -87,7 +87,7 @@ class ChatReply:
         attempt = answer.attempt
         assert attempt is not None  # noqa: S101 (it answered)
         body = whole_answer(self._head(), events, self._notes(), self._metadata(), answer.cost_in_nusd)
-        if attempt.adapted:
+        if attempt.adapted or answer.clamped_tokens is not None:
             block = _JSON_LINE + header_block(self._explain())
         else:
             # The same as that, at a fifth of the cost.
@@ -226,6 +226,8 @@ class ChatReply:
         if attempt is not None:
             headers += _who(attempt.endpoint.id, len(self._answer.attempts))
             dropped = ",".join(one.param for one in attempt.adapted if one.action == "dropped")
+            if self._answer.clamped_tokens is not None:
+                headers.append((b"x-mixgate-max-tokens-clamped", b"%d" % self._answer.clamped_tokens))
             if dropped:
                 headers.append(
                     (b"x-mixgate-dropped-params", _NOT_PRINTABLE.sub("?", dropped[:DROPPED_MAX_CHARS]).encode())

@@ -53,6 +53,7 @@ def read_origin(
     fields: Mapping[bytes, bytes],
     *,
     caller: str,
+    key_id: str,
     surface: str,
     generation_id: str,
     user: str | None,
@@ -64,6 +65,7 @@ def read_origin(
     tags = fields.get(b"x-mixgate-tags")
     return Origin(
         caller=caller,
+        key_id=key_id,
         surface=surface,
         generation_id=generation_id,
         app="" if title is None else _text(title),

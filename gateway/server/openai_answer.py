@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 
+from gateway.server.openrouter_types import ERROR_TYPES
 from providers.errors import MixgateError
 from providers.messages import (
     AnswerFailed,
@@ -345,29 +346,6 @@ def _call_delta(event: ToolCallDelta) -> dict[str, Any]:
     return call
 
 
-_OPENROUTER_TYPES: Final = {
-    "answer_truncated": "provider_unavailable",
-    "connect_failed": "provider_unavailable",
-    "connection_reset": "provider_unavailable",
-    "content_policy_violation": "content_policy_violation",
-    "context_length_exceeded": "context_length_exceeded",
-    "first_token_timeout": "timeout",
-    "invalid_request": "invalid_request",
-    "provider_credentials": "authentication",
-    "provider_error": "server",
-    "provider_garbled": "server",
-    "provider_overloaded": "provider_overloaded",
-    "provider_region": "permission_denied",
-    "provider_stalled": "timeout",
-    "provider_unknown_model": "not_found",
-    "rate_limited": "rate_limit_exceeded",
-    "server_shutdown": "provider_unavailable",
-    "temporarily_unavailable": "provider_overloaded",
-    "unsupported": "unprocessable",
-}
-"""Our codes in the words of OpenRouter's `error_type`, which is a closed list."""
-
-
 def error_chunk(
     error: bytes, head: AnswerHead | None, failure: MixgateError, metadata: dict[str, Any] | None = None
 ) -> bytes:
@@ -391,7 +369,7 @@ def error_chunk(
             "code": failure.status,
             "message": failure.message,
             "metadata": {
-                "error_type": _OPENROUTER_TYPES.get(failure.code, "unmapped"),
+                "error_type": ERROR_TYPES.get(failure.code, "unmapped"),
                 "code": failure.code,
                 "source": failure.source,
             },
