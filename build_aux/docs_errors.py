@@ -60,8 +60,12 @@ def error_page() -> Iterator[str]:
 
 
 def _by_code(kinds: Iterable[type[Any]]) -> list[type[Any]]:
-    """One class per code: where a base class shares its code with a leaf, the leaf says more."""
-    last = {kind.code: kind for kind in sorted(kinds, key=lambda kind: len(kind.__mro__))}
+    """One class per code: where a base class shares its code with a leaf, the leaf says more.
+
+    Where an Attempt's error shares it with a refusal of the whole request, the refusal is what clients see.
+    """
+    ordered = sorted(kinds, key=lambda kind: (len(kind.__mro__), not issubclass(kind, ProviderError), kind.__name__))
+    last = {kind.code: kind for kind in ordered}
     return sorted(last.values(), key=lambda kind: (kind.status, kind.code))
 
 

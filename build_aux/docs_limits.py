@@ -52,11 +52,21 @@ SECTIONS = (
             "gateway/routing/plugins.py",
             "gateway/routing/compression.py",
             "gateway/routing/warmth.py",
+            "gateway/learned.py",
         ),
     ),
     ("The way to a provider", "", ("providers/",)),
     ("providers.yaml", "", ("gateway/config/",)),
-    ("What is kept", "`mixgate.db` and the journal of the ledger in MIXGATE_HOME.", ("gateway/state/", "gateway/explain/", "gateway/ledger/")),
+    (
+        "Issued client keys",
+        "What a key may be, and how its budgets and rates are kept; see [money](../explanation/money.md#budgets).",
+        ("gateway/keys/", "gateway/access.py", "gateway/payment.py", "gateway/bill.py"),
+    ),
+    (
+        "What is kept",
+        "`mixgate.db` and the journal of the ledger in MIXGATE_HOME.",
+        ("gateway/state/", "gateway/explain/", "gateway/ledger/"),
+    ),
     ("What `mixgate import` and `mixgate refresh` read", "", ("gateway/imports/", "gateway/config/refreshed.py")),
     ("The local backend", "", ("gateway/app.py", "local_backend/")),
     ("Model files", "What a GGUF may hold before it is refused.", ("local_backend/gguf",)),
@@ -70,7 +80,18 @@ LEFT_OUT = {
     "gateway/virtual_time.py": "no time that anybody waits",
     "local_backend/demo_model/": "training is not part of the product",
 }
-PLAIN = {"PORT_MAX", "CREATED_UNIX_S", "VERSION_MAX", "WEIGHT_MIN", "RATIO_MIN", "LEARNING_RATE_MIN"}
+PLAIN = {
+    "US_PER_S",
+    "DAY_S",
+    "MINUTE_S",
+    "ERROR_STATUS_MIN",
+    "PORT_MAX",
+    "CREATED_UNIX_S",
+    "VERSION_MAX",
+    "WEIGHT_MIN",
+    "RATIO_MIN",
+    "LEARNING_RATE_MIN",
+}
 _OPERATORS = {
     ast.Mult: operator.mul,
     ast.Add: operator.add,
