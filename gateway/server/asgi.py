@@ -183,7 +183,9 @@ class Application:
         request = await self._read_chat(receive)
         hints = read_hints(scope[FIELDS], stream=bool(request.stream))
         fleet = self._live.fleet()
-        await send_json(send, explain_request(self._engine, request, fleet, hints=hints, caller=scope[CALLER].name))
+        caller: Caller = scope[CALLER]
+        body = explain_request(self._engine, request, fleet, hints=hints, caller=caller.name, key_id=caller.key_id)
+        await send_json(send, body)
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller = scope[CALLER]

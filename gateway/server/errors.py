@@ -6,13 +6,13 @@ from typing import Any
 import msgspec
 
 from gateway.attempts import Attempt
-from gateway.errors import NoEndpointError, QuotaError, RateLimitError
+from gateway.errors import NoEndpointError, QuotaError, RateLimitError, UnaffordableError
 from gateway.server.refusals import NAME_MAX_CHARS, error_members
 from providers.errors import CredentialsError, MixgateError, ProviderError, UnknownModelError
 
 RETRY_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504})
 RETRY_AFTER_DEFAULT_S = 1
-OPERATOR_MUST_ACT = (CredentialsError, UnknownModelError, NoEndpointError, QuotaError)
+OPERATOR_MUST_ACT = (CredentialsError, UnknownModelError, NoEndpointError, QuotaError, UnaffordableError)
 """Errors that no client can retry away, whatever their status."""
 
 

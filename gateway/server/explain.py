@@ -39,20 +39,34 @@ class Decided(Protocol):
 class Explainer(Protocol):
     """Decides without asking anybody: the Engine."""
 
-    def explain(self, request: ChatRequest, fleet: Fleet, *, hints: Hints = NO_HINTS, caller: str = "local") -> Decided:
+    def explain(
+        self,
+        request: ChatRequest,
+        fleet: Fleet,
+        *,
+        hints: Hints = NO_HINTS,
+        caller: str = "local",
+        key_id: str = "",
+    ) -> Decided:
         """What would be decided now."""
         ...
 
 
 def explain_request(
-    engine: Explainer, request: ChatRequest, fleet: Fleet, *, hints: Hints = NO_HINTS, caller: str = "local"
+    engine: Explainer,
+    request: ChatRequest,
+    fleet: Fleet,
+    *,
+    hints: Hints = NO_HINTS,
+    caller: str = "local",
+    key_id: str = "",
 ) -> dict[str, Any]:
     """The body of the answer: an Explanation, costs as decimal strings in USD.
 
     Raises:
         MixgateError: No such model, or a wish that makes no sense.
     """
-    decided = engine.explain(request, fleet, hints=hints, caller=caller)
+    decided = engine.explain(request, fleet, hints=hints, caller=caller, key_id=key_id)
     body: dict[str, Any] = {"object": "route.explanation"}
     explanation = explanation_of(decided.names, decided.ask, decided.plan, decided.now_s)
     return body | msgspec.structs.asdict(explanation)
