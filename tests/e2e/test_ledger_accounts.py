@@ -267,6 +267,10 @@ def run(folder, *words):
     return json.loads(done.output)
 
 
+UNSEEN_IN_NUSD = 60 * 2_000
+"""All of an answer's tokens."""
+
+
 async def test_what_many_requests_cost_is_the_same_by_every_account(tmp_path, monkeypatch, forgiving_health):
     request = decode_chat(json.dumps(ASK).encode())
     monkeypatch.setattr(scripts, "PROMPT_TOKENS", guess_by_size(plain_size(request), 1))
@@ -295,10 +299,13 @@ async def test_what_many_requests_cost_is_the_same_by_every_account(tmp_path, mo
     for name, billed in bills.items():
         ours = [row for row in found if row.provider == name]
         assert billed % PICO_PER_NANO == 0
-        assert sum(row.cost_in_nusd for row in ours) == billed // PICO_PER_NANO, name
-        assert Fraction(spent[name]["cost_usd"]) == Fraction(billed, 10**12)
+        booked = sum(row.cost_in_nusd for row in ours)
+        # What a provider still sent to a client that was leaving, nobody here has seen. On an idle machine it is nothing.
+        left = sum(row.outcome == "cancelled" for row in ours)
+        assert 0 <= billed // PICO_PER_NANO - booked <= left * UNSEEN_IN_NUSD, name
+        assert Fraction(spent[name]["cost_usd"]) == Fraction(booked, 10**9)
         assert spent[name]["attempts"] == len(ours)
-    assert Fraction(total["cost_usd"]) == Fraction(sum(bills.values()), 10**12)
+    assert Fraction(total["cost_usd"]) == Fraction(sum(row.cost_in_nusd for row in found), 10**9)
     assert (total["requests"], total["unknown_cost"]) == (COUNT, 0)
     outcomes = {said(row) for row in found}
     assert outcomes >= {OK, REFUSED, GUESSED, LEFT}
