@@ -300,7 +300,7 @@ async def test_what_many_requests_cost_is_the_same_by_every_account(tmp_path, mo
         ours = [row for row in found if row.provider == name]
         assert billed % PICO_PER_NANO == 0
         booked = sum(row.cost_in_nusd for row in ours)
-        # What a provider still sent to a client that was leaving, nobody here has seen. On an idle machine it is nothing.
+        # What a provider still sent to a client that was leaving, nobody here has seen: nothing on an idle machine.
         left = sum(row.outcome == "cancelled" for row in ours)
         assert 0 <= billed // PICO_PER_NANO - booked <= left * UNSEEN_IN_NUSD, name
         assert Fraction(spent[name]["cost_usd"]) == Fraction(booked, 10**9)
