@@ -133,7 +133,7 @@ def mixgate_config(upstream_port: int) -> str:
     }
     route = {"policy": "ordered", "endpoints": [f"mock/{name}" for name in models]}
     document = {
-        "gateway": {"host": "127.0.0.1", "client_keys": ["env:BENCH_CLIENT_KEY"]},
+        "gateway": {"host": "127.0.0.1", "client_keys": ["env:BENCH_CLIENT_KEY"], "in_flight_per_key_max": 1000},
         "providers": {"mock": provider},
         "routes": {MODEL: route},
     }
