@@ -7,7 +7,6 @@ an error, never with silence. A whole answer is handed over at its end, so it co
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 
@@ -16,7 +15,7 @@ from gateway.call import Call
 from gateway.course import Course
 from gateway.errors import InvalidRequestError
 from gateway.health import FailureKind
-from gateway.hedging import race, worth_it
+from gateway.hedging import HELD_EVENTS_MAX, race, worth_it
 from gateway.rescue import Delivered, Rescue, RescueNote, is_plain
 from gateway.routing.candidate import Plan
 from gateway.routing.compression import Compressed
@@ -26,9 +25,6 @@ from providers.emulation import Emulation, Repair, emulate
 from providers.errors import GarbledError, MixgateError, ProviderError, ServerError
 from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, Event, Usage
 from providers.schema_validation import BadSchemaError, complaint
-
-HELD_EVENTS_MAX: Final = 200_000
-"""Events of a stream that are kept back before any may be sent."""
 
 
 class Answer:

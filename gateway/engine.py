@@ -107,8 +107,8 @@ class Engine:
             wishes = read_wishes(request, target, hints)
         except MixgateError as senseless:
             # What would have been decided without these wishes is what there is to say of it.
-            refused = self._decide(request, target, fleet, loop.time(), NO_WISHES, caller)
-            self._leave(refused, origin, (), "failed", senseless.code)
+            without = self._decide(request, target, fleet, loop.time(), NO_WISHES, caller)
+            self._leave(without, origin, (), "failed", senseless.code)
             raise
         decision = self._decide(request, target, fleet, loop.time(), wishes, caller, self._grants(origin.key_id))
         if decision.plan.excluded and any(one.code == TOO_LONG for one in decision.plan.excluded):
@@ -186,9 +186,8 @@ class Engine:
         Raises:
             LedgerUnavailableError: What it costs cannot be written down, and might be something.
         """
-        bill = self._bill(
-            decision, fleet, origin, payment
-        )  # before anything is counted that only an Answer's end uncounts
+        # Before anything is counted that only an Answer's end uncounts.
+        bill = self._bill(decision, fleet, origin, payment)
         plan, limits, now_s = decision.plan, decision.target.limits, decision.now_s
         total_s = limits.total_timeout_s
         if hints.total_timeout_s is not None:

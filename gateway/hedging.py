@@ -19,6 +19,7 @@ WAIT_MIN_S: Final = 1.0
 COST_MAX_IN_PUSD: Final = 10**10
 """Requests that are expected to cost more than a cent are not sent twice."""
 HELD_EVENTS_MAX: Final = 200_000
+"""Events of a stream that are kept back before any may be sent."""
 
 
 class Lead(Struct, frozen=True):

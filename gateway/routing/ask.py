@@ -4,8 +4,6 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from gateway.observation import Quantiles
-
 Sort = Literal["price", "throughput", "latency", "exacto"]
 
 
@@ -25,18 +23,6 @@ class Cutoffs(Struct, frozen=True, gc=False, omit_defaults=True):
     p75: float | None = None
     p90: float | None = None
     p99: float | None = None
-
-    def missed_by(self, measured: Quantiles | None, *, at_least: bool) -> bool:
-        """Whether something measured is worse than wished for. What nobody measured misses nothing."""
-        if measured is None:
-            return False
-        pairs = (
-            (self.p50, measured.p50),
-            (self.p75, measured.p75),
-            (self.p90, measured.p90),
-            (self.p99, measured.p99),
-        )
-        return any(wish is not None and (seen < wish if at_least else seen > wish) for wish, seen in pairs)
 
 
 class Preferences(Struct, frozen=True, gc=False, omit_defaults=True):
