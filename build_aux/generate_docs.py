@@ -54,6 +54,8 @@ SECTIONS = (
     ("", "The file", ""),
     ("GatewaySection", "gateway", "`gateway:`"),
     ("TlsSection", "gateway.tls", "`gateway: {tls: {...}}`"),
+    ("LogSection", "gateway.log", "`gateway: {log: {...}}`"),
+    ("TelemetrySection", "gateway.telemetry", "`gateway: {telemetry: {...}}`"),
     ("ProviderSection", "providers.NAME", "`providers: {NAME: {...}}`"),
     ("QuirksSection", "providers.NAME.quirks", "`quirks: {...}`"),
     ("ModelSection", "providers.NAME.models.ID", "`models: {ID: {...}}`"),

@@ -26,6 +26,7 @@ _HELP = {
     "port": "Port to listen on; 0 lets the system choose.",
     "client_keys": "Keys that clients must show, as env:NAME or file:/path.",
     "admin_token": "Token that manages client keys over HTTP, as env:NAME or file:/path.",
+    "metrics_token": "Token that reads /metrics and nothing else, as env:NAME or file:/path.",
     "trusted_proxies": "Reverse proxies whose forwarding headers are believed.",
     "hosts": "More names that clients may reach the gateway by.",
     "drain_s": "Seconds that running answers get after SIGTERM.",
@@ -33,6 +34,8 @@ _HELP = {
     "in_flight_per_key_max": "Of these, by one client key.",
     "tls_cert": "Certificate chain (PEM); serves https.",
     "tls_key": "Private key (PEM).",
+    "log_format": "Lines for people (text) or one JSON object per line (json).",
+    "log_level": "The least that is said: debug, info, warning or error.",
 }
 
 

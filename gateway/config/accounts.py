@@ -11,6 +11,7 @@ from gateway.config.aws import AWS_VARIABLES, REGION, look
 from gateway.config.catalogue import GatewaySettings, ProviderEntry, Tls
 from gateway.config.complaints import Located
 from gateway.config.dialects import DIALECTS
+from gateway.config.operations import settle_log, settle_telemetry
 from gateway.config.overrides import Override
 from gateway.config.schema import GatewaySection, ProviderSection
 from gateway.config.secrets import Resolution, Secret, is_reference, resolve
@@ -87,10 +88,15 @@ def settle_gateway(
             problems.append(complain("client_keys", position, message=message, fix=found.fix))
         else:
             keys.append(found.secret)
-    admin_token = _admin_token(section.admin_token, env, keys)
-    files += [admin_token.file] if admin_token.file is not None else []
-    if admin_token.reason:
-        problems.append(complain("admin_token", message=admin_token.reason, fix=admin_token.fix))
+    admin_token = _token("admin", section.admin_token, env, keys)
+    metrics_token = _token("metrics", section.metrics_token, env, keys)
+    for name, token in (("admin_token", admin_token), ("metrics_token", metrics_token)):
+        files += [token.file] if token.file is not None else []
+        if token.reason:
+            problems.append(complain(name, message=token.reason, fix=token.fix))
+    telemetry, more_files, more_problems = settle_telemetry(section.telemetry, env, complain)
+    files += more_files
+    problems += more_problems
     if not section.client_keys and not has_issued_keys and not is_loopback(section.host):
         message = f"gateway.host {section.host} can be reached from elsewhere, and there are no client keys"
         fix = "run `mixgate keys create`, add `client_keys: [env:NAME]` under gateway, or listen on 127.0.0.1"
@@ -100,9 +106,12 @@ def settle_gateway(
         port=section.port,
         client_keys=tuple(keys),
         admin_token=admin_token.secret,
+        metrics_token=metrics_token.secret,
         trusted_proxies=tuple(section.trusted_proxies),
         hosts=tuple(section.hosts),
         tls=None if section.tls is None else Tls(Path(section.tls.cert), Path(section.tls.key)),
+        log=settle_log(section.log),
+        telemetry=telemetry,
         drain_s=section.drain_s,
         in_flight_max=section.in_flight_max,
         in_flight_per_key_max=section.in_flight_per_key_max,
@@ -124,15 +133,16 @@ def _tls_problems(
     return problems
 
 
-def _admin_token(reference: str | None, env: Mapping[str, str], keys: Sequence[Secret]) -> Resolution:
-    """What the admin token's reference comes to, with the reason where it cannot be used."""
+def _token(what: str, reference: str | None, env: Mapping[str, str], keys: Sequence[Secret]) -> Resolution:
+    """What a token's reference comes to, with the reason where it cannot be used."""
     if reference is None:
         return Resolution()
     found = resolve(reference, env)
     if found.secret is None:
-        return structs.replace(found, reason=f"the admin token {reference} does not resolve: {found.reason}")
+        return structs.replace(found, reason=f"the {what} token {reference} does not resolve: {found.reason}")
     if found.secret in keys:
-        reason = "the admin token is a client key too, and those must not administer"
+        verb = "administer" if what == "admin" else "read metrics"
+        reason = f"the {what} token is a client key too, and those must not {verb}"
         return structs.replace(found, reason=reason, fix="give it a value of its own")
     return found
 

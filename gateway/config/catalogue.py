@@ -7,6 +7,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from gateway.config.complaints import near
+from gateway.config.operations import LogSettings, Telemetry
 from gateway.config.schema import DEFAULT_POLICY, ORDERED, LocalPlace, Policy
 from gateway.config.secrets import Secret
 from gateway.errors import ConfigProblem
@@ -34,11 +35,15 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     client_keys: tuple[Secret, ...] = ()
     admin_token: Secret | None = None
     """What changes issued client keys over HTTP."""
+    metrics_token: Secret | None = None
+    """What reads the metrics, and nothing else."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses and networks (CIDR) whose forwarding headers are believed."""
     hosts: tuple[str, ...] = ()
     """Names besides loopback's and `host` that a Host header may carry."""
     tls: Tls | None = None
+    log: LogSettings = LogSettings()
+    telemetry: Telemetry | None = None
     drain_s: int = 120
     in_flight_max: int = 1000
     """Requests answered at the same time."""

@@ -10,13 +10,17 @@ from gateway.config.complaints import near, translate
 from gateway.config.locations import CONFIG_VARIABLE, HOME_VARIABLE
 from gateway.config.schema import GatewaySection
 from gateway.config.secrets import is_reference
+from gateway.config.section import Section
 from gateway.config.source import resolve_scalar
 from gateway.errors import ConfigProblem
 
 PREFIX = "MIXGATE_"
-TLS_KEYS = ("tls_cert", "tls_key")
+NESTED = {"tls": ("cert", "key"), "log": ("format", "level")}
+"""Keys of sections in the section that may come from outside the file too, as in MIXGATE_TLS_CERT."""
+_NESTED_KEYS = tuple(f"{outer}_{inner}" for outer, names in NESTED.items() for inner in names)
 LIST_KEYS = ("client_keys", "trusted_proxies", "hosts")
-SETTING_KEYS = (*(key for key in GatewaySection.model_fields if key != "tls"), *TLS_KEYS)
+_FILE_ALONE = ("telemetry",)
+SETTING_KEYS = (*(key for key in GatewaySection.model_fields if key not in (*NESTED, *_FILE_ALONE)), *_NESTED_KEYS)
 """Every setting, as `MIXGATE_<KEY>` in the environment and `--<key>` with dashes on the command line."""
 OTHER_VARIABLES = (CONFIG_VARIABLE, HOME_VARIABLE, "MIXGATE_TEST_FULL")
 
@@ -45,13 +49,13 @@ def gather(env: Mapping[str, str], flags: Mapping[str, Any]) -> dict[str, Overri
 def apply(section: GatewaySection, overrides: Mapping[str, Override]) -> tuple[GatewaySection, list[ConfigProblem]]:
     """The section with `overrides` in the place of what the file says, and what is wrong with them."""
     written, problems = section.written(), list[ConfigProblem]()
-    tls = {key.removeprefix("tls_"): overrides[key].value for key in TLS_KEYS if key in overrides}
-    if tls and section.tls is not None:
-        tls = {**section.tls.written(), **tls}
-    candidates = [item for item in overrides.values() if item.key not in TLS_KEYS]
-    if tls:
-        origin = ", ".join(overrides[key].origin for key in TLS_KEYS if key in overrides)
-        candidates.append(Override("tls", tls, origin))
+    candidates = [item for item in overrides.values() if item.key not in _NESTED_KEYS]
+    for outer, names in NESTED.items():
+        given = {name: overrides[f"{outer}_{name}"] for name in names if f"{outer}_{name}" in overrides}
+        if given:
+            inner: Section | None = getattr(section, outer)
+            merged = {**({} if inner is None else inner.written()), **{name: one.value for name, one in given.items()}}
+            candidates.append(Override(outer, merged, ", ".join(one.origin for one in given.values())))
     for item in candidates:
         try:
             judged = GatewaySection.model_validate({item.key: item.value})

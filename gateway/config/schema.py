@@ -7,7 +7,7 @@ not written, except that a key nobody knows is refused whatever it holds.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import Field, create_model, model_validator
 
 from gateway.config.fields import (
     DRAIN_MAX_S,
@@ -35,6 +35,8 @@ from gateway.config.fields import (
     Weight,
     refuse,
 )
+from gateway.config.operations import LogSection, TelemetrySection
+from gateway.config.section import Section
 from providers.base import Capabilities
 from providers.quirks import Quirks
 
@@ -48,25 +50,6 @@ Quantization = Literal[
     "int4", "int8", "fp4", "mxfp4", "nvfp4", "fp6", "fp8", "mxfp8", "fp16", "bf16", "fp32", "unknown"
 ]
 """As OpenRouter spells them."""
-
-
-class Section(BaseModel):
-    """A mapping of the file. Unknown keys are refused, an empty value is one that was not written."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_empty(cls, data: object) -> object:
-        if not isinstance(data, dict):
-            return {} if data is None else data
-        known = {field.alias or name for name, field in cls.model_fields.items()}
-        entries = cast("dict[str, object]", data)
-        return {key: value for key, value in entries.items() if value is not None or key not in known}
-
-    def written(self) -> dict[str, Any]:
-        """The keys that the file has, with their values."""
-        return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 class _NamesOrFlags(Section):
@@ -330,7 +313,12 @@ class GatewaySection(Section):
     admin_token: Reference | None = Field(
         default=None, description="Token that manages client keys over HTTP: env:NAME or file:/path"
     )
+    metrics_token: Reference | None = Field(
+        default=None, description="Token that reads /metrics and nothing else: env:NAME or file:/path"
+    )
     tls: TlsSection | None = Field(default=None, description="Serve https")
+    log: LogSection | None = Field(default=None, description="What the log is like")
+    telemetry: TelemetrySection | None = Field(default=None, description="Traces and metrics by OpenTelemetry")
     trusted_proxies: list[Network] = Field(
         default=[], description="Reverse proxies whose forwarding headers are believed"
     )
