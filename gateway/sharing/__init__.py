@@ -1,0 +1,1 @@
+"""What the processes and hosts of one fleet share: budgets, limits, hints, sessions and answers."""
