@@ -10,6 +10,7 @@ import asyncio
 import errno
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
@@ -55,10 +56,20 @@ class ServerSettings(Struct, frozen=True):
     drain_lag_s: float = 5.0
     drain_s: float = 120.0
     backlog: int = 2048
+    inherited: tuple[tuple[int, ...], ...] = ()
+    """Sockets that another process made and that listen already, by descriptor: then `host` and `port` say nothing.
+    One group is this process's own, the others it can stand in for."""
+    own: int = 0
+    """Which one is its own."""
 
 
-def bind_sockets(host: str, port: int) -> list[socket.socket]:
+def bind_sockets(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
     """Open the listening sockets for a host name or address.
+
+    Args:
+        host: Where.
+        port: 0 lets the system choose.
+        shared: Whether several may listen there, of which the system gives each its part of the connections.
 
     Raises:
         ConfigError: The port is taken or forbidden, or the host is not one of this machine's.
@@ -75,6 +86,8 @@ def bind_sockets(host: str, port: int) -> list[socket.socket]:
             sock = socket.socket(family, kind, proto)
             sockets.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind((address[0], chosen, *address[2:]))
@@ -105,9 +118,22 @@ def _explain_bind(host: str, port: int, error: OSError) -> ConfigProblem:
 
 
 class EdgeServer(Server):
-    """uvicorn's server with our protocol, our signals and our way of stopping."""
+    """uvicorn's server with our protocol, our signals and our way of stopping.
 
-    def __init__(self, app: App, settings: ServerSettings, lifecycle: Lifecycle) -> None:
+    Args:
+        app: A raw ASGI application; gets only `http` scopes.
+        settings: Where to listen, the limits, and how to stop.
+        lifecycle: Shared with the application.
+        signals: Where another process's word to stop comes in; None: this process hears signals itself.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        settings: ServerSettings,
+        lifecycle: Lifecycle,
+        signals: asyncio.Queue[signal.Signals] | None = None,
+    ) -> None:
         super().__init__(
             Config(
                 app=app,
@@ -131,13 +157,15 @@ class EdgeServer(Server):
         self.edge = EdgeState(lifecycle, settings.limits)
         self.server_state = self.edge
         self.servers = []
-        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._is_told = signals is not None
+        self._signals: asyncio.Queue[signal.Signals] = signals or asyncio.Queue()
 
     async def run_until_signal(self, on_started: Callable[[str, int], None]) -> None:
         """Serve until a signal, then drain; returns when everything is closed."""
         loop = asyncio.get_running_loop()
         self._load_config()
-        sockets = bind_sockets(self.settings.host, self.settings.port)
+        settings = self.settings
+        sockets = self._inherited(settings.own) if settings.inherited else bind_sockets(settings.host, settings.port)
         self.lifespan = self.config.lifespan_class(self.config)
         sweeping = loop.create_task(self._sweep_forever())
         try:
@@ -168,7 +196,7 @@ class EdgeServer(Server):
 
     @contextmanager
     def _listen_to_signals(self, loop: asyncio.AbstractEventLoop) -> Generator[None]:
-        heard = (signal.SIGTERM, signal.SIGINT)
+        heard = () if self._is_told else (signal.SIGTERM, signal.SIGINT)
         for number in heard:
             loop.add_signal_handler(number, self._signals.put_nowait, number)
         try:
@@ -203,8 +231,31 @@ class EdgeServer(Server):
             await self._finish_within(last_words_s)
         await self._cut()
 
+    async def stand_in(self, group: int) -> Callable[[], None]:
+        """Accept the connections of another inherited group too, until what this gives is called."""
+        if not self.lifecycle.accepting:
+            return lambda: None
+        kept = self.servers
+        # uvicorn adds nothing to what there is: it makes the list anew.
+        await self.startup(sockets=self._inherited(group))
+        added = self.servers
+        self.servers = [*kept, *added]
+
+        def stop() -> None:
+            for listener in added:
+                listener.close()
+            self.servers = [one for one in self.servers if one not in added]
+
+        return stop
+
+    def _inherited(self, group: int) -> list[socket.socket]:
+        return [socket.socket(fileno=os.dup(one)) for one in self.settings.inherited[group]]
+
     def _stop_listening(self) -> None:
         self.lifecycle.stop_accepting()
+        for descriptor in (one for group in self.settings.inherited for one in group):
+            # Else connections would wait for a process that takes no more.
+            os.close(descriptor)
         for listener in self.servers:
             listener.close()
         for connection in self.edge.open_connections():
