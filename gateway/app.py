@@ -32,6 +32,7 @@ from gateway.server.asgi import Application, Live
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.run import ServerSettings
 from gateway.server.run import serve as run_server
+from gateway.sharing.memory import MemoryStore
 from gateway.state.connection import FILE_NAME
 from gateway.state.store import Store
 from gateway.upstream import Upstream
@@ -74,9 +75,10 @@ class Gateway:
         self.access = Access(home)
         self.live = Live(self.access.authenticator(catalogue.gateway), self._fleet_now, self._local_status)
         self.admission = Admission(catalogue.gateway.in_flight_max, catalogue.gateway.in_flight_per_key_max)
-        self.engine.till = Till(self.access.ring, self.access.purse)
+        self.store = MemoryStore(self.access.ring.chain, self.access.purse, self.access.limiter)
+        self.engine.till = Till(self.access.ring, self.store.budgets)
         self.application = Application(
-            self.live, self.lifecycle, self.engine, self.admission, self.access.routes, self.access.limiter
+            self.live, self.lifecycle, self.engine, self.admission, self.access.routes, self.store.rates
         )
 
     async def start(self) -> None:

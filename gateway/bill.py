@@ -13,6 +13,7 @@ from gateway.ledger.books import Books
 from gateway.ledger.costs import Ending, Tariff, tariff_of
 from gateway.ledger.entry import Intent
 from gateway.payment import Payment
+from gateway.sharing.base import Later
 from providers.errors import ConnectError, ProviderError
 from providers.messages import Usage
 
@@ -75,14 +76,21 @@ class Bill(Struct, frozen=True):
     payment: Payment | None = None
     """What an issued key pays with."""
 
-    def begin(self, attempt: Attempt) -> UnaffordableError | None:
-        """An Attempt is about to be sent; the error says why it must not be."""
-        origin, endpoint, payment = self.origin, attempt.endpoint, self.payment
-        now_us = self._now_us()
+    def begin(self, attempt: Attempt) -> "UnaffordableError | BegunLater | None":
+        """An Attempt is about to be sent; the error says why it must not be, or its `answer` will."""
+        payment, now_us = self.payment, self._now_us()
         if payment is not None:
-            refused = payment.hold(self._id(attempt), endpoint.id, now_us / US_PER_S)
+            refused = payment.hold(self._id(attempt), attempt.endpoint.id, now_us / US_PER_S)
             if refused is not None:
+                if isinstance(refused, Later):
+                    return BegunLater(self, attempt, refused, now_us)
                 return UnaffordableError(refused.message, retry_after_s=refused.retry_after_s)
+        self.write(attempt, now_us)
+        return None
+
+    def write(self, attempt: Attempt, now_us: int) -> None:
+        """Write down that it is sent now."""
+        origin, endpoint, payment = self.origin, attempt.endpoint, self.payment
         tariff = self.tariff_of(endpoint.id)
         intent = Intent(
             self._id(attempt),
@@ -105,7 +113,6 @@ class Bill(Struct, frozen=True):
             origin.tags,
         )
         self.books.begin(intent, tariff)
-        return None
 
     def end(self, attempt: Attempt, error: ProviderError | None) -> None:
         """It is over: what it cost is noted on it."""
@@ -146,6 +153,25 @@ class Bill(Struct, frozen=True):
 
     def _now_us(self) -> int:
         return int(self.unix_time_s() * US_PER_S)
+
+
+class BegunLater(Struct, frozen=True):
+    """An Attempt that may be sent once somebody else has said so."""
+
+    bill: Bill
+    attempt: Attempt
+    later: Later
+    now_us: int
+
+    async def answer(self) -> UnaffordableError | None:
+        """Ask; the error says why it must not be sent."""
+        payment = self.bill.payment
+        assert payment is not None  # noqa: S101 (who else would have to be asked)
+        refused = await payment.answer_later(self.later, self.now_us / US_PER_S)
+        if refused is not None:
+            return UnaffordableError(refused.message, retry_after_s=refused.retry_after_s)
+        self.bill.write(self.attempt, self.now_us)
+        return None
 
 
 def _was_refused(attempt: Attempt, error: ProviderError | None) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from gateway.attempts import Attempt
+from gateway.bill import BegunLater
 from gateway.upstream import Upstream
 from gateway.watch import Watch
 from providers.base import Decoder, WireRequest, WireResponse
@@ -79,8 +80,8 @@ class Call:
         caller: str = "",
     ) -> None:
         self.attempt = attempt
-        self.refused: ProviderError | None = None
-        """Why it must not be sent, if it must not."""
+        self.refused: ProviderError | BegunLater | None = None
+        """Why it must not be sent, if it must not, or who will say that."""
         self.stream = stream
         self.complete = False
         self._asked = asked
@@ -117,7 +118,9 @@ class Call:
         """
         upstream, attempt, watch = self._upstream, self.attempt, self._watch
         if self.refused is not None:
-            return AnswerFailed(self.refused)
+            refused = await self.refused.answer() if isinstance(self.refused, BegunLater) else self.refused
+            if refused is not None:
+                return AnswerFailed(refused)
         try:
             wire = upstream.authorize(upstream.dialect.encode(self._asked, attempt.endpoint, stream=self.stream))
             attempt.adapted = wire.adapted

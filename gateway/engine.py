@@ -120,7 +120,7 @@ class Engine:
         payment: Payment | None = None
         try:
             if self.till is not None and origin.key_id:
-                payment = self.till.pay(decision, origin.key_id, origin.generation_id)
+                payment = await self.till.pay(decision, origin.key_id, origin.generation_id)
                 decision = self._within(payment, decision, fleet)
             course = self._course(decision, fleet, origin, hints, loop, task, payment)
         except MixgateError as refused:

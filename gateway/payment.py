@@ -9,10 +9,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.decision import Decision
-from gateway.errors import QuotaError, RefusalError
+from gateway.errors import KeysUnavailableError, QuotaError, RefusalError
 from gateway.keys.budget import Offer
 from gateway.keys.key import STRICTNESS
-from gateway.keys.purse import Grant, Purse, Refusal
+from gateway.keys.purse import Grant, Refusal
 from gateway.keys.ring import NO_GRANTS, Grants, KeyRing
 from gateway.keys.words import quota_error
 from gateway.routing.ask import Ask, Preferences, PriceLimit
@@ -20,6 +20,7 @@ from gateway.routing.candidate import Candidate
 from gateway.routing.costs import price_now
 from gateway.routing.eligible import OUTPUT_UNKNOWN_TOKENS
 from gateway.routing.table import UNBOUNDED, Row, Table
+from gateway.sharing.base import Budgets, Later
 from providers.messages import ChatRequest
 from providers.tokens import IMAGE_TOKENS
 
@@ -31,30 +32,30 @@ class Till:
 
     Args:
         ring: The keys.
-        purse: Their money.
+        budgets: Their money.
     """
 
-    __slots__ = ("_purse", "_ring")
+    __slots__ = ("_budgets", "_ring")
 
-    def __init__(self, ring: KeyRing, purse: Purse) -> None:
+    def __init__(self, ring: KeyRing, budgets: Budgets) -> None:
         self._ring = ring
-        self._purse = purse
+        self._budgets = budgets
 
     def grants(self, key_id: str) -> Grants:
         """What a key may use; everything for callers without one."""
         return self._ring.grants(key_id) if key_id else NO_GRANTS
 
-    def pay(self, decision: Decision, key_id: str, generation_id: str) -> "Payment":
-        """Set aside what a request may cost by what was decided for it.
+    async def pay(self, decision: Decision, key_id: str, generation_id: str) -> "Payment":
+        """Set aside what a request may cost by what was decided for it. Cancelled, nothing stays set aside.
 
         Raises:
             QuotaError: The key's budget, or its team's, is spent.
             BudgetHeldError: The rest of it is reserved for other requests.
-            KeysUnavailableError: Nobody knows what was spent before.
+            KeysUnavailableError: Nobody knows what was spent before, or whoever does cannot be asked.
         """
         unix_s, ask, plan = decision.unix_s, decision.ask, decision.plan
         offers: list[Offer] = []
-        if self._purse.left(key_id, unix_s) is not None:
+        if self._budgets.has_budget(key_id):
             offers = offers_of(
                 (*plan.candidates, *plan.resting),
                 decision.target.table,
@@ -64,7 +65,9 @@ class Till:
                 now_utc=decision.now_utc or datetime.fromtimestamp(unix_s, tz=UTC),
             )
         total_s = decision.target.limits.total_timeout_s
-        return reserve(self._purse, key_id, generation_id, offers, unix_s=unix_s, now_s=decision.now_s, total_s=total_s)
+        return await reserve(
+            self._budgets, key_id, generation_id, offers, unix_s=unix_s, now_s=decision.now_s, total_s=total_s
+        )
 
 
 def shortened(request: ChatRequest, output_tokens: int) -> ChatRequest:
@@ -162,31 +165,42 @@ def _lower(asked: int | None, granted: int | None) -> int | None:
 class Payment(Struct, frozen=True):
     """What one request may spend, and who pays."""
 
-    purse: Purse
+    budgets: Budgets
     grant: Grant
     key_id: str
     worst: dict[str, int]
     """By Endpoint, what an Attempt on it costs at most, in nano-USD. Others have no price that is known."""
 
-    def hold(self, attempt_id: str, endpoint_id: str, unix_s: float) -> RefusalError | None:
-        """An Attempt is about to be sent. The error says why it cannot be afforded, and so must not be."""
+    def hold(self, attempt_id: str, endpoint_id: str, unix_s: float) -> RefusalError | Later | None:
+        """An Attempt is about to be sent. The error says why it cannot be afforded, and so must not be.
+
+        Where somebody else has to be asked, it gives what `answer_later` takes.
+        """
         worst = self.worst.get(endpoint_id)
         if worst is None and self.grant.left_in_nusd is not None:
             return QuotaError(f"nobody knows the price of {endpoint_id}, so it cannot be kept within a budget")
-        refused = self.purse.hold(self.grant.id, attempt_id, worst or 0, unix_s=unix_s)
+        refused = self.budgets.hold(self.grant.id, attempt_id, worst or 0, unix_s=unix_s)
+        return quota_error(refused, self.key_id, unix_s) if isinstance(refused, Refusal) else refused
+
+    async def answer_later(self, later: Later, unix_s: float) -> RefusalError | None:
+        """What the answer is that `hold` could not give at once."""
+        try:
+            refused = await later
+        except KeysUnavailableError as error:
+            return error
         return None if refused is None else quota_error(refused, self.key_id, unix_s)
 
     def settle(self, attempt_id: str, cost_in_nusd: int | None) -> None:
         """It is over, and cost so much. Idempotent."""
-        self.purse.settle(self.grant.id, attempt_id, cost_in_nusd)
+        self.budgets.settle(self.grant.id, attempt_id, cost_in_nusd)
 
     def release(self) -> None:
         """The request is over. Idempotent."""
-        self.purse.release(self.grant.id)
+        self.budgets.release(self.grant.id)
 
 
-def reserve(
-    purse: Purse,
+async def reserve(
+    budgets: Budgets,
     key_id: str,
     generation_id: str,
     offers: Sequence[Offer],
@@ -200,12 +214,12 @@ def reserve(
     Raises:
         QuotaError: The key's budget, or its team's, is spent.
         BudgetHeldError: The rest of it is reserved for other requests.
-        KeysUnavailableError: Nobody knows what was spent before.
+        KeysUnavailableError: Nobody knows what was spent before, or whoever does cannot be asked.
     """
-    found = purse.reserve(generation_id, key_id, offers, unix_s=unix_s, now_s=now_s, total_s=total_s)
+    found = await budgets.reserve(generation_id, key_id, offers, unix_s=unix_s, now_s=now_s, total_s=total_s)
     if isinstance(found, Refusal):
         raise quota_error(found, key_id, unix_s)
     most = found.output_tokens_max
     priced = (one for one in offers if one.fixed_in_pusd is not None)
     worst = {one.endpoint: one.worst_in_nusd(one.output_tokens if most is None else most) for one in priced}
-    return Payment(purse, found, key_id, worst)
+    return Payment(budgets, found, key_id, worst)

@@ -45,6 +45,16 @@ class KeyLimits(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True)
         budget: int | None = getattr(self, f"{window}_in_nusd")
         return budget
 
+    @property
+    def has_budget(self) -> bool:
+        """Whether there is one in any window."""
+        return (
+            self.ever_in_nusd is not None
+            or self.month_in_nusd is not None
+            or self.day_in_nusd is not None
+            or self.week_in_nusd is not None
+        )
+
 
 NO_LIMITS: Final = KeyLimits()
 

@@ -26,7 +26,7 @@ from gateway.errors import (
     PromptTooLongError,
 )
 from gateway.fleet import Fleet
-from gateway.keys.limits import Limited, Limiter, rate_headers
+from gateway.keys.limits import Limited, rate_headers
 from gateway.keys.words import rate_error
 from gateway.learned import USUAL_OUTPUT_TOKENS
 from gateway.routing.resolve import resolve
@@ -42,6 +42,7 @@ from gateway.server.lifecycle import Lifecycle
 from gateway.server.metadata import availability, unknown_model
 from gateway.server.models import list_models, model_entry
 from gateway.server.openai_request import SMALL_BODY_BYTES, check_structure, decode_chat
+from gateway.sharing.base import Rates
 from providers.errors import MixgateError
 from providers.messages import ChatRequest
 from providers.tokens import estimate_request
@@ -102,7 +103,7 @@ class Application:
         engine: Engine,
         admission: Admission,
         places: Places | None = None,
-        limiter: Limiter | None = None,
+        limiter: Rates | None = None,
     ) -> None:
         self._limiter = limiter
         self._live = live
@@ -202,7 +203,7 @@ class Application:
             self._admission.leave(key)
 
     async def _answer_within(
-        self, limiter: Limiter, scope: Scope, request: ChatRequest, send: Send, caller: Caller
+        self, limiter: Rates, scope: Scope, request: ChatRequest, send: Send, caller: Caller
     ) -> None:
         """Answer, if the key may ask now.
 
@@ -211,9 +212,10 @@ class Application:
         """
         loop = asyncio.get_running_loop()
         tokens = estimate_request(request) + (request.output_limit_tokens or USUAL_OUTPUT_TOKENS)
-        held = limiter.enter(caller.key_id, tokens, loop.time())
+        held = await limiter.enter(caller.key_id, tokens, loop.time())
         if isinstance(held, Limited):
-            raise rate_error(held, caller.key_id, rate_headers(limiter.allowances(caller.key_id, loop.time())))
+            left = await limiter.allowances(caller.key_id, loop.time())
+            raise rate_error(held, caller.key_id, rate_headers(left))
         used: int | None = None
         try:
             used = await self._answer_chat(scope, request, send, caller)

@@ -6,8 +6,8 @@ waits, never raises, and is delivered in order behind, as often as it takes. Tim
 caller's monotonic clock and means nothing to anybody else, `unix_s` its wall clock.
 """
 
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Final, Literal, Protocol
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from typing import Any, Final, Literal, Protocol
 
 from msgspec import Struct
 
@@ -29,6 +29,19 @@ HINT_MAX_S: Final = 300.0
 """No hint holds longer."""
 
 
+class Later:
+    """An answer that takes asking somebody: nothing is begun before it is awaited, and it may be dropped instead."""
+
+    __slots__ = ("_ask",)
+
+    def __init__(self, ask: Callable[[], Coroutine[Any, Any, Refusal | None]]) -> None:
+        self._ask = ask
+
+    def __await__(self) -> Generator[Any, Any, Refusal | None]:
+        """Ask."""
+        return self._ask().__await__()
+
+
 class Budgets(Protocol):
     """What issued keys may spend: one lease for a request, one hold on it for each of its Attempts."""
 
@@ -48,9 +61,7 @@ class Budgets(Protocol):
         """
         ...
 
-    def hold(
-        self, lease_id: str, attempt_id: str, worst_in_nusd: int, *, unix_s: float
-    ) -> "Refusal | Awaitable[Refusal | None] | None":
+    def hold(self, lease_id: str, attempt_id: str, worst_in_nusd: int, *, unix_s: float) -> Refusal | Later | None:
         """An Attempt is about to be sent. None: it may be; a Refusal: it must not be.
 
         Where the request's own lease covers it, which is the rule, that is known at once. Otherwise this gives

@@ -18,6 +18,7 @@ from gateway.routing.candidate import Candidate
 from gateway.routing.resolve import resolve
 from gateway.routing.table import prepare
 from gateway.server.openai_request import decode_chat
+from gateway.sharing.memory import MemoryBudgets
 from providers.tokens import estimate_request
 
 NOON = 1_795_348_800.0
@@ -54,11 +55,12 @@ def offers(catalogue, table, names=("cheap/up", "dear/up", "free/up", "secret/up
 
 def purse_with(**limits):
     record = KeyRecord(id="k", name="k", digest=b"", created_us=1, updated_us=1, limits=KeyLimits(**limits))
-    return Purse(KeyRing(b"p", [record]).chain)
+    chain_of = KeyRing(b"p", [record]).chain
+    return MemoryBudgets(chain_of, Purse(chain_of))
 
 
-def pay(purse, found, request="gen-1"):
-    return reserve(purse, "k", request, found, unix_s=NOON, now_s=0.0, total_s=600.0)
+async def pay(purse, found, request="gen-1"):
+    return await reserve(purse, "k", request, found, unix_s=NOON, now_s=0.0, total_s=600.0)
 
 
 def test_an_offer_is_the_worst_case(catalogue, table):
@@ -82,9 +84,9 @@ def test_no_prompt_has_more_tokens_than_it_is_taken_for():
         assert most_prompt_tokens(request, 0) >= max(len(text.encode()), estimate_request(request) // 2)
 
 
-def test_what_the_first_can_be_afforded_for_is_what_is_sent(catalogue, table):
+async def test_what_the_first_can_be_afforded_for_is_what_is_sent(catalogue, table):
     purse = purse_with(ever_in_nusd=500_000)
-    payment = pay(purse, offers(catalogue, table, output_tokens=500))
+    payment = await pay(purse, offers(catalogue, table, output_tokens=500))
     assert payment.grant.output_tokens_max == 150
     assert payment.grant.clamped
     assert payment.grant.endpoints == ("cheap/up", "free/up")
@@ -96,20 +98,20 @@ def test_what_the_first_can_be_afforded_for_is_what_is_sent(catalogue, table):
     payment.settle("gen-1/4", 0)
     payment.release()
     with pytest.raises(QuotaError, match=r"\$0\.000499 spent"):
-        pay(purse, offers(catalogue, table, names=("cheap/up", "secret/up")), "gen-2")
+        await pay(purse, offers(catalogue, table, names=("cheap/up", "secret/up")), "gen-2")
 
 
-def test_a_key_without_a_budget_may_ask_whom_nobody_knows_the_price_of(catalogue, table):
-    payment = pay(purse_with(), offers(catalogue, table))
+async def test_a_key_without_a_budget_may_ask_whom_nobody_knows_the_price_of(catalogue, table):
+    payment = await pay(purse_with(), offers(catalogue, table))
     assert payment.hold("gen-1/1", "secret/up", NOON) is None
     assert payment.grant.output_tokens_max is None
 
 
-def test_money_that_is_only_reserved_is_asked_for_again(catalogue, table):
+async def test_money_that_is_only_reserved_is_asked_for_again(catalogue, table):
     purse = purse_with(day_in_nusd=1_300_000)
-    pay(purse, offers(catalogue, table, names=("cheap/up",), output_tokens=500))
+    await pay(purse, offers(catalogue, table, names=("cheap/up",), output_tokens=500))
     with pytest.raises(BudgetHeldError) as caught:
-        pay(purse, offers(catalogue, table, names=("cheap/up",), output_tokens=500), "gen-2")
+        await pay(purse, offers(catalogue, table, names=("cheap/up",), output_tokens=500), "gen-2")
     assert caught.value.retry_after_s == 1.0
 
 
