@@ -1,18 +1,25 @@
 """Reads the ledger: single rows by filters, and what was spent by model, provider, key and so on from the roll-ups."""
 
+import sqlite3
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from msgspec import Struct
 
 from gateway.state.entries import ENTRY_COLUMNS, Entry, PriceSnapshot
+from gateway.state.errors import translate
 from gateway.state.ledger_rows import HOUR_US, HOURS_PER_DAY
 from gateway.state.reader import Reader
 from gateway.state.schema import SPENT_COLUMNS
+from gateway.state.stretches import COLUMNS, STRETCH_ROWS, find_stretches
 
 By: TypeAlias = Literal["model", "provider", "endpoint", "key", "app", "tag", "route", "day", "all"]
 BYS: Final[tuple[By, ...]] = get_args(By)
 PAGE_MAX: Final = 1000
 """Rows of one page."""
+SCANNED_ROWS_MAX: Final = 256 * STRETCH_ROWS
+"""Rows that one page is looked for in: the page ends there, and the next one goes on."""
 NAMES_MAX: Final = 10_000
 """Lines of one report, those of most cost."""
 
@@ -32,10 +39,12 @@ class Filter(Struct, frozen=True, gc=False):
     user: str | None = None
     session: str | None = None
     outcome: str | None = None
+    tag: str | None = None
+    """Among the row's tags."""
 
 
 class Page(Struct, frozen=True, gc=False):
-    """Some rows, newest first."""
+    """Some rows, newest first. They may be fewer than were asked for although there are more."""
 
     entries: tuple[Entry, ...]
     before: int | None
@@ -78,17 +87,38 @@ class LedgerReader(Reader):
             StoreError: The store cannot be read.
         """
         count = max(1, min(count, PAGE_MAX))
+        end = _LAST if before is None else before
         conditions, values = _conditions(wanted)
-        if before is not None:
-            conditions.append("entry < ?")
-            values.append(before)
-        where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
-        rows = self._rows(
-            f"SELECT entry, {', '.join(ENTRY_COLUMNS)} FROM entry {where}ORDER BY entry DESC LIMIT ?",  # noqa: S608
-            (*values, count + 1),
+        if not conditions:
+            return _page(self._some_entries("true", (), (0, end - 1), count + 1), count)
+        rows: list[Any] = []
+        scanned = 0
+        for first, last in self._stretches(wanted, before):
+            if scanned >= SCANNED_ROWS_MAX:
+                return Page(tuple(_entry(row[1:]) for row in rows), last + 1)
+            span = (first, min(last, end - 1))
+            rows += self._some_entries(" AND ".join(conditions), values, span, count + 1 - len(rows))
+            scanned += STRETCH_ROWS
+            if len(rows) > count:
+                break
+        return _page(rows, count)
+
+    def _stretches(self, wanted: Filter, before: int | None) -> list[tuple[int, int]]:
+        """Where rows can be, newest first; one more than is looked into."""
+        names = {by: value for by, field in _INDEXED if (value := getattr(wanted, field)) is not None}
+        since, until = wanted.since_unix_us, wanted.until_unix_us
+        found = find_stretches(self._connection, names, since_us=since, until_us=until, before=before)
+        try:
+            return [*islice(found, SCANNED_ROWS_MAX // STRETCH_ROWS + 1)]
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
+    def _some_entries(self, where: str, values: Sequence[Any], span: tuple[int, int], count: int) -> list[Any]:
+        return self._rows(
+            f"SELECT entry, {', '.join(ENTRY_COLUMNS)} FROM entry WHERE entry BETWEEN ? AND ? AND {where} "  # noqa: S608
+            "ORDER BY entry DESC LIMIT ?",
+            (*span, *values, count),
         )
-        entries = tuple(_entry(row[1:]) for row in rows[:count])
-        return Page(entries, rows[count - 1][0] if len(rows) > count else None)
 
     def find_entries(self, generation_id: str) -> tuple[Entry, ...]:
         """The rows of one request, in the order of its Attempts.
@@ -175,7 +205,20 @@ def _conditions(wanted: Filter) -> tuple[list[str], list[Any]]:
     return conditions, values
 
 
-_BOUNDS: Final = {"since_unix_us": "unix_us >= ?", "until_unix_us": "unix_us < ?"}
+_BOUNDS: Final = {
+    "since_unix_us": "unix_us >= ?",
+    "until_unix_us": "unix_us < ?",
+    "tag": "EXISTS (SELECT 1 FROM json_each(CASE tags WHEN '' THEN '[]' ELSE tags END) AS one WHERE one.value = ?)",
+}
+_INDEXED: Final = tuple((by, "key_id" if by == "key" else by) for by in COLUMNS)
+"""By what a stretch is found, and the filter for it."""
+_LAST: Final = 1 << 62
+
+
+def _page(rows: Sequence[Any], count: int) -> Page:
+    """Rows, of which there is one more than the page has where there is another page."""
+    before = rows[count - 1][0] if len(rows) > count else None
+    return Page(tuple(_entry(row[1:]) for row in rows[:count]), before)
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:

@@ -3,11 +3,13 @@
 import sqlite3
 from typing import Final
 
+from msgspec import Struct
 from msgspec.structs import fields
 
 from gateway.observation import MinuteRow
-from gateway.state.errors import NewerStoreError
+from gateway.state.errors import NewerStoreError, StoreError
 from gateway.state.key_rows import KEY_TABLES
+from gateway.state.stretches import STRETCH_TABLES, STRETCH_TABLES_GONE
 
 KEY_COLUMNS: Final = ("endpoint_id", "minute")
 HISTOGRAM_COLUMN: Final = "ttft_hist"
@@ -55,53 +57,96 @@ _ENTRY = (
     "cache_write_tokens INTEGER, reasoning_tokens INTEGER, usage_source TEXT NOT NULL, cost_in_nusd INTEGER, "
     "cost_source TEXT NOT NULL, ttft_ms INTEGER, duration_ms INTEGER NOT NULL, upstream_id TEXT) STRICT"
 )
+_PRICES = "CREATE TABLE price_snapshot (price_id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, data TEXT NOT NULL) STRICT"
 _SPENT = ", ".join(f"{name} INTEGER NOT NULL" for name in SPENT_COLUMNS)
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
-    (
-        _BLOCKS,
-        "CREATE INDEX decision_block_ids ON decision_block (max_id, min_id)",
-        _TABLES,
-        *(f"CREATE TABLE {span} ({_SPAN}) STRICT, WITHOUT ROWID" for span in SPANS),
-        # For tidying, and for what all Endpoints did in some time.
-        *(f"CREATE INDEX {span}_time ON {span} (minute)" for span in SPANS),
-        _EVENTS,
-        "CREATE INDEX endpoint_event_of ON endpoint_event (endpoint_id, unix_s)",
-    ),
-    (
-        _ENTRY,
-        "CREATE TABLE price_snapshot (price_id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, data TEXT NOT NULL) STRICT",
-        *(
-            f"CREATE TABLE spend_{span} (by TEXT NOT NULL, {span} INTEGER NOT NULL, name TEXT NOT NULL, {_SPENT}, "
-            f"PRIMARY KEY (by, {span}, name)) STRICT, WITHOUT ROWID"
-            for span in ("hour", "day")
+
+class Migration(Struct, frozen=True):
+    """How a file of version n becomes one of n + 1, and that one of n again."""
+
+    forward: tuple[str, ...]
+    back: tuple[str, ...] | None
+    """None: the version before has no place for what would be lost."""
+
+
+MIGRATIONS: Final = (
+    Migration(
+        (
+            _BLOCKS,
+            "CREATE INDEX decision_block_ids ON decision_block (max_id, min_id)",
+            _TABLES,
+            *(f"CREATE TABLE {span} ({_SPAN}) STRICT, WITHOUT ROWID" for span in SPANS),
+            # For tidying, and for what all Endpoints did in some time.
+            *(f"CREATE INDEX {span}_time ON {span} (minute)" for span in SPANS),
+            _EVENTS,
+            "CREATE INDEX endpoint_event_of ON endpoint_event (endpoint_id, unix_s)",
         ),
+        back=None,
     ),
-    KEY_TABLES,
+    Migration(
+        (
+            _ENTRY,
+            _PRICES,
+            *(
+                f"CREATE TABLE spend_{span} (by TEXT NOT NULL, {span} INTEGER NOT NULL, name TEXT NOT NULL, {_SPENT}, "
+                f"PRIMARY KEY (by, {span}, name)) STRICT, WITHOUT ROWID"
+                for span in ("hour", "day")
+            ),
+        ),
+        back=None,
+    ),
+    Migration(KEY_TABLES, back=None),
+    Migration(STRETCH_TABLES, back=STRETCH_TABLES_GONE),
 )
-"""Statements that lead from version n to n + 1, `PRAGMA user_version` being n. Released ones never change."""
+"""`PRAGMA user_version` says how many of them a file has had. Released ones never change.
+
+The last one can always be taken back, so that whoever goes back to the release before has a file that it can use: a
+table whose content can be made again is dropped, one that cannot stays, and `forward` makes it IF NOT EXISTS.
+"""
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a file to this version, each step wholly or not at all.
+def version_of(connection: sqlite3.Connection) -> int:
+    """Of which version a file is; 0: it is empty.
+
+    Raises:
+        sqlite3.Error: It cannot be read.
+    """
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def migrate(connection: sqlite3.Connection, to: int = len(MIGRATIONS)) -> None:
+    """Bring a file to this version, or to another, each step wholly or not at all.
 
     Raises:
         NewerStoreError: A later version of Mixgate has written it.
+        StoreError: There is no way back to that version.
         sqlite3.Error: It cannot be read or written.
     """
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = version_of(connection)
     if version > len(MIGRATIONS):
         raise NewerStoreError(
             f"the file is of version {version}, and this Mixgate knows versions up to {len(MIGRATIONS)}; "
-            "start the newer Mixgate again, or set MIXGATE_HOME to another folder"
+            "start the newer Mixgate again, have it lead the file back (`mixgate ledger migrate`), or set MIXGATE_HOME "
+            "to another folder"
         )
-    for step in range(version, len(MIGRATIONS)):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in MIGRATIONS[step]:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {step + 1}")
-            connection.execute("COMMIT")
-        except BaseException:
+    for step in range(version, to):
+        _take(connection, MIGRATIONS[step].forward, step + 1)
+    for step in range(version, to, -1):
+        statements = MIGRATIONS[step - 1].back
+        if statements is None:
+            raise StoreError(f"version {step - 1} has no place for what a file of version {step} holds")
+        _take(connection, statements, step - 1)
+
+
+def _take(connection: sqlite3.Connection, statements: tuple[str, ...], version: int) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in statements:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {version}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
             connection.execute("ROLLBACK")
-            raise
+        raise

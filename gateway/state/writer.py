@@ -15,6 +15,7 @@ from gateway.state.entries import Batch
 from gateway.state.errands import Errands
 from gateway.state.ledger_rows import write_entries
 from gateway.state.schema import COUNT_COLUMNS, HISTOGRAM_COLUMN, SPANS
+from gateway.state.stretches import note_stretches
 from gateway.state.transaction import Transaction
 
 RECORDS_FOR_S: Final = 7 * 86_400
@@ -178,7 +179,8 @@ class Writer:
             self._connection.execute(
                 "DELETE FROM decision_table WHERE used_unix_s < ?", (now_unix_s - RECORDS_FOR_S - 2 * STATIC_TOUCH_S,)
             )
-            return self._prune_events(now_unix_s) or more
+            more = self._prune_events(now_unix_s) or more
+            return note_stretches(self._connection) or more
 
     def give_back(self) -> None:
         """Give some unused pages back to the disk, where there are many."""

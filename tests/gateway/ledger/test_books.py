@@ -275,7 +275,7 @@ def test_a_file_of_the_version_before_is_brought_forward_with_all_that_is_in_it(
     path = tmp_path / "mixgate.db"
     old = sqlite3.connect(path, isolation_level=None)
     old.execute("PRAGMA journal_mode = WAL")
-    for statement in MIGRATIONS[0]:
+    for statement in MIGRATIONS[0].forward:
         old.execute(statement)
     old.execute("INSERT INTO endpoint_event VALUES (1, unixepoch(), 'p/m', 'open', 'x')")
     old.execute("PRAGMA user_version = 1")
