@@ -66,6 +66,7 @@ class Access:
             ring=self.ring,
             admin_token=None if settings.admin_token is None else settings.admin_token.reveal(),
             local_admin_token=self._secrets.admin_token.reveal(),
+            metrics_token=None if settings.metrics_token is None else settings.metrics_token.reveal(),
         )
 
     async def open(self, store: Store) -> "asyncio.Task[None] | None":

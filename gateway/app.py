@@ -26,16 +26,20 @@ from gateway.health import Health
 from gateway.health_history import Announcer, keep, keep_on, recall
 from gateway.keys.storage import has_issued_keys
 from gateway.ledger.books import Books
+from gateway.metrics.gauges import Sources
 from gateway.payment import Till
 from gateway.probes import Prober
 from gateway.server.asgi import Application, Live
 from gateway.server.lifecycle import Lifecycle
+from gateway.server.metrics_route import MetricsRoute
+from gateway.server.places import AllPlaces
 from gateway.server.run import ServerSettings
 from gateway.server.run import serve as run_server
 from gateway.sharing.memory import MemoryStore
 from gateway.state.connection import FILE_NAME
 from gateway.state.store import Store
 from gateway.upstream import Upstream
+from gateway.watching import Watching
 from local_backend.backend import LocalBackend, LocalModelSpec, LocalModelStatus
 from providers import DIALECTS
 from providers.aiohttp_transport import AiohttpTransport
@@ -77,9 +81,12 @@ class Gateway:
         self.admission = Admission(catalogue.gateway.in_flight_max, catalogue.gateway.in_flight_per_key_max)
         self.store = MemoryStore(self.access.ring.chain, self.access.purse, self.access.limiter)
         self.engine.till = Till(self.access.ring, self.store.budgets)
+        self.places = AllPlaces(self.access.routes)
         self.application = Application(
-            self.live, self.lifecycle, self.engine, self.admission, self.access.routes, self.store.rates
+            self.live, self.lifecycle, self.engine, self.admission, self.places, self.store.rates
         )
+        self.watching = Watching(self._sources())
+        self.places.add(MetricsRoute(self.watching.read))
 
     async def start(self) -> None:
         """Start what must run before the first request. Loading a model goes on behind it."""
@@ -87,6 +94,7 @@ class Gateway:
         recall(self.health, path, unix_s=time.time(), now_s=asyncio.get_running_loop().time())
         self._store = self._announcer.store = self.engine.sink = Store.open(path, Packer())
         self.engine.books = await asyncio.to_thread(Books.open, self._home, self._store)
+        self.watching.begin(self.engine, self._store, self.engine.books)
         self._tasks = [
             asyncio.create_task(keep_on(self.health, self._store, time.time)),
             asyncio.create_task(_watch_lag(self.admission)),
@@ -125,6 +133,22 @@ class Gateway:
             if getattr(catalogue.gateway, setting) != getattr(old.gateway, setting):
                 _log.warning("gateway.%s changed: that takes effect with the next start", setting)
         _log.info("%s was read anew", catalogue.path)
+
+    def _sources(self) -> Sources:
+        return Sources(
+            health=self.health,
+            fleet=self._fleet_now,
+            admission=self.admission,
+            refusals=self.application.refusals,
+            local_models=self._local.models,
+            issued=self.access.ring.records,
+            purse=self.access.purse,
+            store=lambda: self._store,
+            books=lambda: self.engine.books,
+            telemetry_dropped=lambda: 0,
+            now_s=time.monotonic,
+            unix_s=time.time,
+        )
 
     def _upstreams(self, catalogue: Catalogue) -> dict[str, Upstream]:
         return {

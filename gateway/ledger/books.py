@@ -52,6 +52,8 @@ class Books:
         """Settlements of what was settled before, or never begun. They change nothing."""
         self.unjournaled = 0
         """Attempts whose beginning the journal could not take: a crash would have lost them."""
+        self.on_settled: Callable[[Intent, Settlement], None] | None = None
+        """Told of every Attempt that is settled, once, with what is stored of it."""
         self._journal = journal
         self._store = store
         self._recovery = Recovery(journal, lambda: int(unix_time_s() * MICROSECONDS))
@@ -152,7 +154,8 @@ class Books:
         try:
             payload = _encode(row)
         except _UNSTORABLE:
-            row = row_of(one.intent, mended(settlement))
+            settlement = mended(settlement)
+            row = row_of(one.intent, settlement)
             payload = _encode(row)
         journal = self._journal
         before = journal.position
@@ -166,6 +169,8 @@ class Books:
                 one.segment.held -= 1
             self._backlog.add(row, segment, before)
         self._store.wake()
+        if self.on_settled is not None:
+            self.on_settled(one.intent, settlement)
         return True
 
     def close(self) -> None:

@@ -82,6 +82,7 @@ Place = tuple[Access, Mapping[str, Route]]
 _DENIED: Final[Mapping[Access, str]] = {
     "ask": "An admin token changes keys and nothing else; ask with a client key.",
     "administer": "A client key does not administer; that takes the admin token (gateway.admin_token).",
+    "watch": "A client key reads no metrics; that takes the admin token, or one for it alone (gateway.metrics_token).",
 }
 
 
@@ -111,6 +112,8 @@ class Application:
         self._lifecycle = lifecycle
         self._engine = engine
         self._ids = GenerationIds()
+        self.refusals: dict[str, int] = {}
+        """How often was answered with an error before anybody was asked, by its code."""
         self._costs = CostCheck()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._decoding = ThreadPoolExecutor(DECODING_THREADS_MAX, "decode")
@@ -131,6 +134,7 @@ class Application:
             scope[CALLER] = self._live.authenticator.check(scope)
             await self._find(scope)(scope, receive, send)
         except MixgateError as error:
+            self.refusals[error.code] = self.refusals.get(error.code, 0) + 1
             await _send_error(send, error)
 
     def _find(self, scope: Scope) -> Route:

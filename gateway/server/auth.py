@@ -35,11 +35,12 @@ _NO: Final = "The client key is not known here. Ask the gateway's operator for o
 _WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - recognised, not bound
 
 
-Access = Literal["anyone", "ask", "administer"]
-"""What a path takes: nothing, the right to ask models, the right to change keys."""
+Access = Literal["anyone", "ask", "administer", "watch"]
+"""What a path takes: nothing, the right to ask models, the right to change keys, the right to read metrics."""
 _ANYONE: Final[frozenset[Access]] = frozenset({"anyone"})
 _ASK: Final[frozenset[Access]] = frozenset({"anyone", "ask"})
-_ADMINISTER: Final[frozenset[Access]] = frozenset({"anyone", "administer"})
+_WATCH: Final[frozenset[Access]] = frozenset({"anyone", "watch"})
+_ADMINISTER: Final[frozenset[Access]] = frozenset({"anyone", "administer", "watch"})
 _ALL: Final = _ASK | _ADMINISTER
 
 
@@ -57,9 +58,10 @@ class Caller(Struct, frozen=True):
 
 ANYONE: Final = Caller("anyone")
 LOCAL: Final = Caller("local", rights=_ALL)
-_LOCAL_CLIENT: Final = Caller("local", rights=_ASK)
+_LOCAL_CLIENT: Final = Caller("local", rights=_ASK | _WATCH)
 """This machine, where administration takes a token."""
 _ADMIN: Final = Caller("admin", rights=_ADMINISTER)
+_WATCHER: Final = Caller("metrics", rights=_WATCH)
 
 
 class _KnownKey(Struct, frozen=True):
@@ -116,6 +118,7 @@ class Authenticator:
         ring: Issued client keys.
         admin_token: What changes keys, from anywhere.
         local_admin_token: What does so from this machine: known to whoever may read MIXGATE_HOME.
+        metrics_token: What reads metrics and does nothing else, from anywhere.
         unix_time_s: The wall clock, for keys that expire.
 
     Raises:
@@ -131,6 +134,7 @@ class Authenticator:
         ring: KeyRing | None = None,
         admin_token: str | None = None,
         local_admin_token: str | None = None,
+        metrics_token: str | None = None,
         unix_time_s: Callable[[], float] = time.time,
     ) -> None:
         keys = tuple(client_keys)
@@ -142,6 +146,7 @@ class Authenticator:
         self._local = LOCAL if admin_token is None else _LOCAL_CLIENT
         known = [_KnownKey(_digest(key), Caller(f"key:{key_id(key)}", is_key=True, rights=_ASK)) for key in keys]
         # The admin tokens come last: no client key takes their place.
+        known += [_KnownKey(_digest(metrics_token), _WATCHER)] if metrics_token else []
         known += [_KnownKey(_digest(local_admin_token), _ADMIN, local_only=True)] if local_admin_token else []
         known += [_KnownKey(_digest(admin_token), _ADMIN)] if admin_token else []
         self._known = {one.digest: one for one in known}

@@ -200,8 +200,8 @@ def test_an_issued_key_is_a_key_for_an_address_others_can_reach():
 
 def test_an_admin_tokens_caller_may_only_administer():
     doors = Authenticator([KEY], admin_token="admin-token", local_admin_token="home-token")
-    assert doors.check(scope(authorization="Bearer admin-token")).rights == {"anyone", "administer"}
-    assert doors.check(scope(authorization="Bearer home-token")).rights == {"anyone", "administer"}
+    assert doors.check(scope(authorization="Bearer admin-token")).rights == {"anyone", "administer", "watch"}
+    assert doors.check(scope(authorization="Bearer home-token")).rights == {"anyone", "administer", "watch"}
     with pytest.raises(ForbiddenError):
         doors.check(scope(loopback=False, authorization="Bearer home-token"))
     assert doors.check(scope(authorization=f"Bearer {KEY}")).rights == {"anyone", "ask"}

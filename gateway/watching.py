@@ -1,0 +1,52 @@
+"""What watches a gateway at work, put together: the meter, and whoever else is told when something is over."""
+
+from collections.abc import Callable
+from typing import Final
+
+from gateway.engine import Engine
+from gateway.explain.trace import Sink, Trace
+from gateway.ledger.books import Books
+from gateway.metrics.exposition import render
+from gateway.metrics.families import Family, Sample
+from gateway.metrics.gauges import Sources, read_gauges
+from gateway.metrics.meter import Meter
+from gateway.state.store import Store
+
+
+class Watching:
+    """One for the life of a gateway.
+
+    Args:
+        sources: What others count anyway.
+    """
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources: Final = sources
+        self.meter: Final = Meter()
+
+    def begin(self, engine: Engine, store: Store, books: Books) -> None:
+        """Be told of what is over from now on."""
+        engine.sink = _Sinks(store, self.meter)
+        books.on_settled = self.meter.settled
+
+    def read(self) -> Callable[[str], tuple[bytes, str]]:
+        """All figures now; what is given puts them into words, in any thread."""
+        reading: dict[Family, list[Sample]] = {}
+        for family, sample in (*self.meter.read(), *read_gauges(self._sources)):
+            reading.setdefault(family, []).append(sample)
+        return lambda accept: render(reading, accept)
+
+
+class _Sinks:
+    """Several sinks as one; what the first says counts."""
+
+    __slots__ = ("_first", "_others")
+
+    def __init__(self, first: Sink, *others: Sink) -> None:
+        self._first = first
+        self._others = others
+
+    def put(self, record: Trace, /) -> bool:
+        for one in self._others:
+            one.put(record)
+        return self._first.put(record)
