@@ -22,6 +22,7 @@ from gateway.state.errands import Errands, Work
 from gateway.state.errors import DamagedStoreError, StoreError, translate
 from gateway.state.pending import Pending
 from gateway.state.writer import RECORDS_MAX_BYTES, EndpointEvent, Writer
+from gateway.state.writing import Writing
 
 GROUP_WAIT_S: Final = 0.25
 """How long records wait for others to be compressed with."""
@@ -69,7 +70,7 @@ class Store:
         self._lost_before = 0
         self._tidy_at_s = 0.0
         self._lock = StoreLock(path)
-        self._writer: Writer | None = None
+        self._writer: Writing | None = None
         self._checked = False
         self._awake = False
         self._wake = threading.Event()
@@ -188,7 +189,7 @@ class Store:
                 self._marks.remove(mark)
                 mark.set()
 
-    def _opened(self) -> Writer:
+    def _opened(self) -> Writing:
         if self._writer is None:
             make_private(self.path)
             self._lock.take()
@@ -197,7 +198,7 @@ class Store:
             self._checked = True
         return self._writer
 
-    def _write_ledger(self, writer: Writer) -> None:
+    def _write_ledger(self, writer: Writing) -> None:
         """Write what the outbox has. What fails stays there."""
         while self._outbox is not None:
             with self._outbox.batch(LEDGER_ROWS_MAX) as batch:
@@ -207,7 +208,7 @@ class Store:
             if not batch.rows or (len(batch.rows) < LEDGER_ROWS_MAX and self.failure is None):
                 break
 
-    def _write_all(self, writer: Writer) -> None:
+    def _write_all(self, writer: Writing) -> None:
         writer.run(self._errands)
         self._write_ledger(writer)
         while True:
@@ -240,9 +241,12 @@ class Store:
                 self._packed.append(packed)
                 size_bytes += len(packed.data)
 
-    def _tidy(self, writer: Writer) -> None:
+    def _tidy(self, writer: Writing) -> None:
         """Remove a few things that are too old or too many. The rest waits for the next step."""
         now_s = time.monotonic()
+        if not isinstance(writer, Writer):
+            self._tidy_at_s = now_s + TIDY_EVERY_S  # whoever has the file does it
+            return
         is_due = now_s >= self._tidy_at_s
         if not is_due and not writer.is_full(self._records_max_bytes):
             return
