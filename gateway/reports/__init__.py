@@ -1,0 +1,1 @@
+"""What the store knows, worked out for people: spending over time, uptime, activity, requests. Reads, never writes."""

@@ -1,0 +1,189 @@
+"""Walks through the ledger request by request, and finds each one's decision record; no block is unpacked twice."""
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec import Struct
+
+from gateway.explain.errors import UnreadableRecordError
+from gateway.explain.record import Record, decode
+from gateway.explain.static import read_static
+from gateway.ledger.costs import Tariff, read_tariff
+from gateway.routing.table import Table
+from gateway.state.blocks import records
+from gateway.state.entries import Entry
+from gateway.state.ledger_reader import PAGE_MAX, By, Filter, LedgerReader
+
+BLOCKS_MAX: Final = 32
+"""Blocks of records that are held unpacked."""
+BOUND_MAX: Final = 500
+"""Values of one statement."""
+HOURS_MAX: Final = 1_000_000
+"""Sums of one report over time: names times hours."""
+_NUMBER: Final = re.compile(r"(.+)/(\d{1,9})", re.ASCII | re.DOTALL)
+
+
+class Request(Struct, frozen=True, gc=False):
+    """One request as the ledger has it."""
+
+    id: str
+    entries: tuple[Entry, ...]
+    """Its Attempts that are wanted, in their order; at least one."""
+    place: int = 0
+    """Rows that were read before it."""
+
+
+class NumberedPage(Struct, frozen=True):
+    """Some rows with their numbers, newest first."""
+
+    entries: list[tuple[int, Entry]]
+    before: int | None
+    """What the next page is asked for with; None: there are no more."""
+
+
+class ReportReader(LedgerReader):
+    """Look-ups for reports. One thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises:
+            StoreError: It is not there or cannot be read.
+        """
+        super().__init__(path)
+        self._blocks: OrderedDict[int, dict[str, bytes]] = OrderedDict()
+        self._tables: dict[str, Table | None] = {}
+        self._tariffs: dict[str, Tariff | None] = {}
+
+    def walk(self, wanted: Filter, *, rows_max: int) -> Iterator[Request]:
+        """Every request with an Attempt that is wanted, newest first, each once, with just those Attempts.
+
+        Ends after `rows_max` rows. By time and name alone: of `wanted` all of the request's Attempts count that lie
+        within its times.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        before: int | None = None
+        read = 0
+        while read < rows_max:
+            page = self.entries(wanted, before=before, count=min(PAGE_MAX, rows_max - read))
+            for entry in page.entries:
+                name, _ = split_id(entry.attempt_id)
+                attempts = [one for one in self.find_entries(name) if is_wanted(one, wanted)]
+                # Its Attempts lie anywhere: it comes up at the first of those that are wanted.
+                if attempts and attempts[0].attempt_id == entry.attempt_id:
+                    yield Request(name, tuple(attempts), read)
+                read += 1
+            if page.before is None:
+                return
+            before = page.before
+
+    def numbered_entries(self, wanted: Filter, *, before: int | None, count: int) -> "NumberedPage":
+        """As `entries`, each row with its number.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        page = self.entries(wanted, before=before, count=count)
+        ids = [entry.attempt_id for entry in page.entries]
+        places: dict[str, int] = {}
+        for start in range(0, len(ids), BOUND_MAX):
+            some = ids[start : start + BOUND_MAX]
+            marks = ", ".join("?" * len(some))
+            places.update(self._rows(f"SELECT attempt_id, entry FROM entry WHERE attempt_id IN ({marks})", some))  # noqa: S608 # bound
+        return NumberedPage([(places[entry.attempt_id], entry) for entry in page.entries], page.before)
+
+    def record(self, generation_id: str) -> Record | None:
+        """The decision record of a request; None where it is not kept, or of another version.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        for block, data in self._blocks.items():
+            if generation_id in data:
+                self._blocks.move_to_end(block)
+                return _record(data[generation_id])
+        blocks = self._rows(
+            "SELECT block FROM decision_block WHERE max_id >= ? AND min_id <= ? ORDER BY max_id, min_id",
+            (generation_id, generation_id),
+        )
+        for (block,) in blocks:
+            if block not in self._blocks and generation_id in self._unpack(block):
+                return _record(self._blocks[block][generation_id])
+        return None
+
+    def table(self, digest: str) -> Table | None:
+        """The static side of decisions; None where it is not kept, or of another version.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        if digest not in self._tables:
+            data = self.find_static(digest)
+            try:
+                self._tables[digest] = None if data is None else read_static(data)
+            except UnreadableRecordError:
+                self._tables[digest] = None
+        return self._tables[digest]
+
+    def tariff(self, price_id: str) -> Tariff | None:
+        """The prices by which something was billed; None where they are not known any more.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        if price_id not in self._tariffs:
+            snapshot = self.price(price_id) if price_id else None
+            try:
+                self._tariffs[price_id] = None if snapshot is None else read_tariff(snapshot)
+            except ValueError:
+                self._tariffs[price_id] = None
+        return self._tariffs[price_id]
+
+    def hours(self, by: By, first: int, end: int) -> list[tuple[Any, ...]]:
+        """Name, hour and sums of the roll-ups, from one hour of Unix time to before another.
+
+        The sums are of requests, Attempts, failed ones, tokens in and out, nano-USD, and Attempts of unknown cost.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return self._rows(
+            "SELECT name, hour, requests, attempts, failed, input_tokens, output_tokens, cost_in_nusd, unknown_cost "
+            "FROM spend_hour WHERE by = ? AND hour >= ? AND hour < ? ORDER BY hour LIMIT ?",
+            ("all" if by == "day" else by, first, end, HOURS_MAX),
+        )
+
+    def _unpack(self, block: int) -> dict[str, bytes]:
+        if len(self._blocks) >= BLOCKS_MAX:
+            self._blocks.popitem(last=False)
+        # It may have been pruned in the meantime.
+        rows = self._rows("SELECT data FROM decision_block WHERE block = ?", (block,))
+        found = self._blocks[block] = dict(records(rows[0][0])) if rows else {}
+        return found
+
+
+def split_id(attempt_id: str) -> tuple[str, int]:
+    """The generation id and the number of an Attempt."""
+    found = _NUMBER.fullmatch(attempt_id)
+    return (attempt_id, 1) if found is None else (found[1], int(found[2]))
+
+
+def is_wanted(entry: Entry, wanted: Filter) -> bool:
+    """Whether a row passes a filter, tags apart."""
+    since, until = wanted.since_unix_us, wanted.until_unix_us
+    if (since is not None and entry.unix_us < since) or (until is not None and entry.unix_us >= until):
+        return False
+    named = ("key_id", "model", "provider", "endpoint", "route", "app", "user", "session", "outcome")
+    return all(getattr(wanted, name) is None or getattr(entry, name) == getattr(wanted, name) for name in named)
+
+
+def _record(data: bytes) -> Record | None:
+    try:
+        return decode(data)
+    except UnreadableRecordError:
+        return None
