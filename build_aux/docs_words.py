@@ -71,7 +71,6 @@ VARIABLES = {
 
 _LATER = "Read and checked, but not acted on in this version"
 KEY_NOTES = {
-    "gateway.trusted_proxies": _LATER,
     "providers.NAME.region": _LATER,
     "providers.NAME.profile": _LATER,
     "providers.NAME.models.ID.context_tokens": "Longer prompts go elsewhere",

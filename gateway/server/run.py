@@ -30,6 +30,7 @@ from gateway.server.lifecycle import Lifecycle
 from gateway.server.limits import DEFAULT_LIMITS, Limits
 from gateway.server.protocol import EdgeProtocol
 from gateway.server.state import EdgeState
+from gateway.server.tls import Certificate
 
 LAST_WORDS_S = 5.0
 """After the drain limit: how long the application has to end its answers in-band."""
@@ -39,6 +40,8 @@ SECOND_LAST_WORDS_S = 2.0
 OPEN_FILES_WANTED = 65536
 PORT_MAX = 65535
 DRAIN_LOOK_S = 0.05
+CERTIFICATE_LOOK_S = 2.0
+"""How often it is looked whether there is a new certificate."""
 GC_THRESHOLD = 10_000
 """Objects made before the youngest are looked through; the default of 700 is several times per request under load."""
 _log = logging.getLogger("mixgate.server")
@@ -148,8 +151,6 @@ class EdgeServer(Server):
                 server_header=False,
                 date_header=False,
                 backlog=settings.backlog,
-                ssl_certfile=settings.tls_cert,
-                ssl_keyfile=settings.tls_key,
             )
         )
         self.settings = settings
@@ -157,6 +158,7 @@ class EdgeServer(Server):
         self.edge = EdgeState(lifecycle, settings.limits)
         self.server_state = self.edge
         self.servers = []
+        self._certificate: Certificate | None = None
         self._is_told = signals is not None
         self._signals: asyncio.Queue[signal.Signals] = signals or asyncio.Queue()
 
@@ -181,18 +183,11 @@ class EdgeServer(Server):
                 listener.close()
 
     def _load_config(self) -> None:
-        try:
-            self.config.load()
-        except OSError as error:  # ssl.SSLError is one too.
-            raise ConfigError(
-                (
-                    ConfigProblem(
-                        "gateway.tls",
-                        f"The certificate or its key cannot be used: {error.strerror or error}.",
-                        "give `cert` and `key` as PEM files that belong together and that this user may read",
-                    ),
-                )
-            ) from error
+        self.config.load()
+        cert, key = self.settings.tls_cert, self.settings.tls_key
+        if cert is not None and key is not None:
+            self._certificate = Certificate(cert, key)
+            self.config.ssl = self._certificate.context
 
     @contextmanager
     def _listen_to_signals(self, loop: asyncio.AbstractEventLoop) -> Generator[None]:
@@ -206,9 +201,13 @@ class EdgeServer(Server):
                 loop.remove_signal_handler(number)
 
     async def _sweep_forever(self) -> None:
+        look_at_s = self.edge.now_s
         while True:
             await asyncio.sleep(self.settings.limits.sweep_s)
             self.edge.sweep()
+            if self._certificate is not None and self.edge.now_s >= look_at_s:
+                look_at_s = self.edge.now_s + CERTIFICATE_LOOK_S
+                await asyncio.to_thread(self._certificate.refresh)
 
     async def _drain(self, first: signal.Signals) -> None:
         """The steps of the module's description, one after the other."""
