@@ -136,9 +136,10 @@ class Account:
     it was sent. So no span ever holds more than its budget, on whichever side of midnight an answer ends.
     """
 
-    __slots__ = ("_spent", "reserved_in_nusd")
+    __slots__ = ("_spent", "id", "reserved_in_nusd")
 
-    def __init__(self) -> None:
+    def __init__(self, key_id: str = "") -> None:
+        self.id = key_id
         self.reserved_in_nusd = 0
         self._spent: tuple[dict[int, int], ...] = ({}, {}, {}, {})
 
@@ -159,6 +160,12 @@ class Account:
         """Something was spent in one window before this Account was made."""
         spans = self._spent[WINDOWS.index(window)]
         spans[start] = spans.get(start, 0) + amount_in_nusd
+
+    def totals(self) -> list[tuple[int, int, int]]:
+        """All that was spent: the window's place in WINDOWS, when its span began, and how much."""
+        return [
+            (place, span, amount) for place, spans in enumerate(self._spent) for span, amount in spans.items() if amount
+        ]
 
     def tightest(self, key_id: str, limits: KeyLimits, starts: Starts) -> Standing | None:
         """The window with the least left; None where none has a limit."""

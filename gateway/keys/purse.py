@@ -162,9 +162,9 @@ class Purse:
         Raises:
             KeysUnavailableError: The key has a budget, and nobody knows what it spent before.
         """
-        self._reap(now_s)
-        if (known := self._leases.get(lease_id)) is not None:
-            return known.grant
+        self.reap(now_s)
+        if (known := self.find(lease_id)) is not None:
+            return known
         standing = self._tightest(key_id, self._spans(unix_s))
         if standing is not None and not self.knows_past:
             raise KeysUnavailableError("what this key has spent is not known yet", retry_after_s=UNKNOWN_RETRY_S)
@@ -183,11 +183,49 @@ class Purse:
                 max(0, left),
                 afforded.endpoints,
             )
-        lease = _Lease(key_id, self._accounts_of(key_id), grant, now_s + total_s + LEASE_EXTRA_S)
+        return self.admit(grant, key_id, now_s + total_s + LEASE_EXTRA_S)
+
+    def find(self, lease_id: str) -> Grant | None:
+        """What a request was granted, until it is over."""
+        lease = self._leases.get(lease_id)
+        return None if lease is None else lease.grant
+
+    def admit(self, grant: Grant, key_id: str, deadline_s: float) -> Grant:
+        """Begin a lease, whatever is left: for whoever has seen to that."""
+        lease = _Lease(key_id, self._accounts_of(key_id), grant, deadline_s)
         lease.resize(grant.amount_in_nusd)
-        self._leases[lease_id] = lease
-        heapq.heappush(self._deadlines, (lease.deadline_s, lease_id))
+        self._leases[grant.id] = lease
+        heapq.heappush(self._deadlines, (deadline_s, grant.id))
         return grant
+
+    def restore(
+        self,
+        lease_id: str,
+        key_id: str,
+        amount_in_nusd: int,
+        holds: Sequence[tuple[str, int, float]],
+        *,
+        until_s: float,
+        closed: bool,
+    ) -> None:
+        """Take up a lease that an earlier Purse granted, whatever is left of any budget.
+
+        Args:
+            lease_id: The request's; one that is known stays as it is.
+            key_id: Who pays.
+            amount_in_nusd: What is reserved.
+            holds: Its Attempts that are not settled: each with its worst case, and when it was held in Unix seconds.
+            until_s: When it ends if nobody ends it, by the monotonic clock.
+            closed: Whether the request is over.
+        """
+        if lease_id in self._leases:
+            return
+        grant = Grant(lease_id, amount_in_nusd)
+        lease = self._leases[lease_id] = _Lease(key_id, self._accounts_of(key_id), grant, until_s)
+        lease.holds = {attempt_id: (worst, self._spans(unix_s)) for attempt_id, worst, unix_s in holds}
+        lease.closed = closed
+        lease.resize(lease.held() if closed else max(amount_in_nusd, lease.held()))
+        heapq.heappush(self._deadlines, (until_s, lease_id))
 
     def hold(self, lease_id: str, attempt_id: str, worst_in_nusd: int, *, unix_s: float) -> Refusal | None:
         """Take an Attempt's worst case out of the lease, and add to the lease what is missing. None: it may begin.
@@ -195,21 +233,29 @@ class Purse:
         What earlier Attempts of the request left over is used first, so a fallback costs no second reservation; one
         that runs beside another, as a hedge does, or at a dearer Endpoint, does.
         """
+        lease, missing = self._missing(lease_id, attempt_id, worst_in_nusd)
+        if missing > 0:
+            standing = self._tightest(lease.key_id, self._spans(unix_s))
+            if standing is not None and standing.left_in_nusd < missing:
+                unspent = standing.left_in_nusd + standing.reserved_in_nusd
+                return Refusal(standing, worst_in_nusd, final=unspent < missing)
+        self._hold(lease, attempt_id, worst_in_nusd, missing, unix_s)
+        return None
+
+    def _missing(self, lease_id: str, attempt_id: str, worst_in_nusd: int) -> tuple[_Lease, int]:
+        """A request's lease, and how much more it takes to hold an Attempt; 0 or less where it covers that."""
         lease = self._leases.get(lease_id)
         if lease is None:
             raise RuntimeError(f"{attempt_id} was not reserved, or took longer than it could")
         if attempt_id in lease.holds:
-            return None
-        starts = self._spans(unix_s)
-        missing = lease.held() + worst_in_nusd - lease.amount
+            return lease, 0
+        return lease, lease.held() + worst_in_nusd - lease.amount
+
+    def _hold(self, lease: _Lease, attempt_id: str, worst_in_nusd: int, missing: int, unix_s: float) -> None:
         if missing > 0:
-            standing = self._tightest(lease.key_id, starts)
-            if standing is not None and standing.left_in_nusd < missing:
-                unspent = standing.left_in_nusd + standing.reserved_in_nusd
-                return Refusal(standing, worst_in_nusd, final=unspent < missing)
             lease.resize(lease.amount + missing)
-        lease.holds[attempt_id] = (worst_in_nusd, starts)
-        return None
+        if attempt_id not in lease.holds:
+            lease.holds[attempt_id] = (worst_in_nusd, self._spans(unix_s))
 
     def settle(self, lease_id: str, attempt_id: str, cost_in_nusd: int | None) -> None:
         """An Attempt has ended and cost so much. Told twice, it counts once; what was never held counts nothing.
@@ -281,13 +327,16 @@ class Purse:
     def _account(self, key_id: str) -> Account:
         account = self._accounts.get(key_id)
         if account is None:
-            account = self._accounts[key_id] = Account()
+            account = self._accounts[key_id] = self._open_account(key_id)
         return account
+
+    def _open_account(self, key_id: str) -> Account:
+        return Account(key_id)
 
     def _accounts_of(self, key_id: str) -> tuple[Account, ...]:
         return tuple([self._account(record.id) for record in self._chain_of(key_id)])
 
-    def _reap(self, now_s: float) -> None:
+    def reap(self, now_s: float) -> None:
         """Give back what nobody ended in time. What its Attempts cost still counts, should it become known."""
         while self._deadlines and self._deadlines[0][0] <= now_s:
             _, lease_id = heapq.heappop(self._deadlines)

@@ -21,6 +21,8 @@ ANSWERS_MAX_BYTES: Final = 64 * 1024 * 1024
 """All answers that are kept in memory; those that were not asked for longest go first."""
 HINTS_MAX: Final = 4096
 """Endpoints and tellers whose hints are kept."""
+ANSWER_COST_BYTES: Final = 512
+"""What one of them takes beside its own bytes, about."""
 
 Name = TypeVar("Name", bound=Hashable)
 Value = TypeVar("Value")
@@ -185,7 +187,9 @@ class MemoryAnswers:
     def put(self, tenant: str, digest: str, data: bytes, ttl_s: float, unix_s: float) -> None:
         """Keep it for a while."""
         if len(data) <= ANSWER_MAX_BYTES and ttl_s > 0:
-            self._shelf.put((tenant, digest), data, unix_s + min(ttl_s, ANSWER_TTL_MAX_S), len(data) + 1)
+            self._shelf.put(
+                (tenant, digest), data, unix_s + min(ttl_s, ANSWER_TTL_MAX_S), len(data) + ANSWER_COST_BYTES
+            )
 
     def drop(self, tenant: str, digest: str) -> None:
         """Forget it."""
