@@ -67,6 +67,7 @@ SECTIONS = (
     ("RouteSection", "routes.NAME", "`routes: {NAME: {...}}`"),
     ("ScoreSection", "score", "`score: {...}` of a Route"),
     ("OverflowSection", "overflow", "`overflow: {...}` of a Route"),
+    ("CacheSection", "cache", "`cache: {...}` of a Route"),
     ("TimeoutsSection", "timeouts", "`timeouts: {...}` of a Route"),
 )
 ANSWERS = {"providers.NAME.quirks": (Quirks,), "capabilities": (Capabilities,)}

@@ -14,10 +14,14 @@ from msgspec.structs import replace
 from gateway.access import Access
 from gateway.admission import LAG_EVERY_S, Admission
 from gateway.attempts import Limits
+from gateway.cache.savings import Savings
+from gateway.cache.storage import store_on, store_savings
 from gateway.config.catalogue import Catalogue, ProviderEntry
 from gateway.config.load import load
 from gateway.config.locations import home_folder
 from gateway.config.watch import Watcher
+from gateway.dashboard.site import Dashboard
+from gateway.dashboard.site import Sources as Shown
 from gateway.engine import Engine
 from gateway.errors import ConfigError
 from gateway.explain.trace import Packer
@@ -29,7 +33,9 @@ from gateway.ledger.books import Books
 from gateway.metrics.gauges import Sources
 from gateway.payment import Till
 from gateway.probes import Prober
+from gateway.reuse import Reuse
 from gateway.server.asgi import Application, Live
+from gateway.server.forwarded import TrustedProxies
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.metrics_route import MetricsRoute
 from gateway.server.places import AllPlaces
@@ -78,15 +84,24 @@ class Gateway:
         self.engine = Engine(self.health, unix_time_s=time.time, draw=random.random, limits=limits)
         self.access = Access(home)
         self.live = Live(self.access.authenticator(catalogue.gateway), self._fleet_now, self._local_status)
+        self.live.proxies = _proxies(catalogue)
         self.admission = Admission(catalogue.gateway.in_flight_max, catalogue.gateway.in_flight_per_key_max)
         self.store = MemoryStore(self.access.ring.chain, self.access.purse, self.access.limiter)
         self.engine.till = Till(self.access.ring, self.store.budgets)
         self.places = AllPlaces(self.access.routes)
+        self.savings = Savings()
         self.application = Application(
-            self.live, self.lifecycle, self.engine, self.admission, self.places, self.store.rates
+            self.live,
+            self.lifecycle,
+            self.engine,
+            self.admission,
+            self.places,
+            self.store.rates,
+            Reuse(self.engine, self.store.answers, self.savings),
         )
         self.watching = Watching(self._sources())
         self.places.add(MetricsRoute(self.watching.read))
+        self.dashboard = self.application.dashboard = Dashboard(self._shown())
 
     async def start(self) -> None:
         """Start what must run before the first request. Loading a model goes on behind it."""
@@ -98,6 +113,7 @@ class Gateway:
         self._tasks = [
             asyncio.create_task(keep_on(self.health, self._store, time.time)),
             asyncio.create_task(_watch_lag(self.admission)),
+            asyncio.create_task(store_on(self.savings, self._store)),
             asyncio.create_task(Prober(self.health, self._fleet_now, self._local.models, random.random).run()),
         ]
         recalling = await self.access.open(self._store)
@@ -109,10 +125,12 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await self._local.aclose()
+        self.dashboard.close()
         transports: list[Transport] = [self._http, self._litellm, *self._proxied.values()]
         for transport in transports:
             await transport.aclose()
         if self._store is not None:
+            await store_savings(self.savings, self._store)
             keep(self.health, self._store, time.time())
             await asyncio.to_thread(self._store.close)
         if self.engine.books is not None:
@@ -122,6 +140,7 @@ class Gateway:
         """Swap a new configuration in. Requests on their way finish on the old one."""
         old = self._fleet.catalogue
         self.live.authenticator = self.access.authenticator(catalogue.gateway)
+        self.live.proxies = _proxies(catalogue)
         self._fleet = Fleet(catalogue, self._upstreams(catalogue), self._fleet.off)
         self._watch_over(catalogue)
         self.admission.in_flight_max = catalogue.gateway.in_flight_max
@@ -148,6 +167,20 @@ class Gateway:
             telemetry_dropped=lambda: 0,
             now_s=time.monotonic,
             unix_s=time.time,
+        )
+
+    def _shown(self) -> Shown:
+        return Shown(
+            path=self._home / FILE_NAME,
+            door=lambda: self.live.authenticator,
+            fleet=self._fleet_now,
+            health=self.health,
+            on_their_way=lambda: [] if self.engine.books is None else self.engine.books.on_their_way(),
+            in_flight=lambda: self.admission.in_flight,
+            key_records=self.access.ring.records,
+            spending=self.access.purse,
+            unix_s=time.time,
+            monotonic_s=time.monotonic,
         )
 
     def _upstreams(self, catalogue: Catalogue) -> dict[str, Upstream]:
@@ -210,6 +243,11 @@ class Gateway:
             status.name: f"crashed: {status.reason}" if status.state == "crashed" else status.state
             for status in self._local.models()
         }
+
+
+def _proxies(catalogue: Catalogue) -> TrustedProxies | None:
+    networks = catalogue.gateway.trusted_proxies
+    return TrustedProxies(networks) if networks else None
 
 
 async def _watch_lag(admission: Admission) -> None:

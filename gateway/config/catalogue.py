@@ -139,6 +139,8 @@ class Route(Struct, frozen=True, kw_only=True):
     """Whether a second Endpoint may be asked when the first is slow to begin."""
     compress: bool = False
     """Whether the middle is cut out of prompts that are too long for every Endpoint."""
+    cache_ttl_s: int | None = None
+    """For how long an answer may be given again; None: not at all, unless a client asks for it."""
     timeouts: Timeouts = USUAL_TIMEOUTS
     implicit: bool = False
     """Nobody wrote it: a served Model, or an Endpoint asked for by its id."""

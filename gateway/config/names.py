@@ -114,6 +114,7 @@ class _Settling:
             rescue=section.rescue,
             hedge=section.hedge,
             compress=section.overflow is not None and section.overflow.compress,
+            cache_ttl_s=None if section.cache is None else section.cache.ttl_s,
             timeouts=USUAL_TIMEOUTS if section.timeouts is None else Timeouts(**section.timeouts.written()),
         )
 

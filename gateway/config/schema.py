@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_type_hints
 from pydantic import Field, create_model, model_validator
 
 from gateway.config.fields import (
+    CACHE_TTL_MAX_S,
     DRAIN_MAX_S,
     IN_FLIGHT_MAX,
     SLOTS_MAX,
@@ -261,6 +262,12 @@ class OverflowSection(Section):
     )
 
 
+class CacheSection(Section):
+    """Answers of this Route are given again to whoever asks exactly the same with the same client key."""
+
+    ttl_s: int = Field(ge=1, le=CACHE_TTL_MAX_S, description="For how long, in seconds")
+
+
 class RouteSection(Section):
     """A public Model, the Endpoints that may answer for it, and in what order they are asked."""
 
@@ -294,6 +301,7 @@ class RouteSection(Section):
         default=False, description="Ask a second Endpoint when the first is slow to begin. Both may bill"
     )
     overflow: OverflowSection | None = Field(default=None, description="Prompts that are too long for everybody")
+    cache: CacheSection | None = Field(default=None, description="Whether answers are given again; left out: no")
     timeouts: TimeoutsSection | None = Field(default=None, description="Limits of this Route, in seconds")
 
 

@@ -90,6 +90,17 @@ class Rescued(Struct, frozen=True, gc=False, omit_defaults=True):
     after_chars: int
 
 
+class Cached(Struct, frozen=True, gc=False, omit_defaults=True):
+    """The answer was made for another request, and nobody was asked for this one."""
+
+    source: str
+    """The generation id of that request."""
+    age_s: int = 0
+    """0 too where it was still on its way."""
+    saved_in_nusd: int | None = None
+    """What it cost then, all Attempts together; None: nobody knows, or it came to nothing."""
+
+
 class Record(Struct, frozen=True, gc=False, omit_defaults=True):
     """What one request asked of routing, what was decided on which grounds, and what came of it."""
 
@@ -125,6 +136,8 @@ class Record(Struct, frozen=True, gc=False, omit_defaults=True):
     rescued: Rescued | None = None
     cost_in_nusd: int | None = None
     """Of all Attempts together, by our own prices."""
+    cached: Cached | None = None
+    """Whose answer was given again."""
 
 
 _encoder: Final = msgspec.json.Encoder()

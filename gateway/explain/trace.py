@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.attempts import Attempt
-from gateway.explain.record import Decision, Ending, Option, Record, Rescued, Tokens, Tried, encode
+from gateway.explain.record import Cached, Decision, Ending, Option, Record, Rescued, Tokens, Tried, encode
 from gateway.explain.static import Statics
 from gateway.observation import UNOBSERVED, Observation
 from gateway.routing.ask import Ask
@@ -50,6 +50,7 @@ class Trace(Struct, frozen=True, kw_only=True, gc=False):
     """The monotonic clock at the end."""
     rescued: Rescued | None = None
     cost_in_nusd: int | None = None
+    cached: Cached | None = None
 
 
 class Sink(Protocol):
@@ -121,6 +122,7 @@ def _record(trace: Trace, table_digest: str, observations: dict[str, Observation
         trace.now_utc,
         trace.rescued,
         trace.cost_in_nusd,
+        trace.cached,
     )
 
 

@@ -103,6 +103,11 @@ def outcome_of(record: Record) -> str:
     tries = f"{count} attempt{'' if count == 1 else 's'}"
     last = record.attempts[-1].endpoint if record.attempts else "nobody"
     rescued = record.rescued
+    if (cached := record.cached) is not None and record.outcome == "ok":
+        old = f"{cached.age_s:,} s old" if cached.age_s else "made at that moment"
+        cost = cached.saved_in_nusd
+        saved = "" if cost is None else f", saving {usd_from_pico(cost * PICO_PER_NANO)} USD"
+        return f"given the answer of {cached.source}, {old}{saved} ({took})"
     middle = f", after {rescued.cut} broke off at {rescued.after_chars:,} characters" if rescued is not None else ""
     match record.outcome:
         case "ok":

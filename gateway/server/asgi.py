@@ -12,7 +12,6 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from gateway.admission import Admission
-from gateway.answer import Answer
 from gateway.cost_check import CostCheck
 from gateway.engine import Engine
 from gateway.errors import (
@@ -29,14 +28,18 @@ from gateway.fleet import Fleet
 from gateway.keys.limits import Limited, rate_headers
 from gateway.keys.words import rate_error
 from gateway.learned import USUAL_OUTPUT_TOKENS
+from gateway.reuse import Reuse
+from gateway.reused import AnyAnswer
 from gateway.routing.resolve import resolve
 from gateway.server.auth import Access, Authenticator, Caller
+from gateway.server.cache_headers import CacheWishes, Headers, cache_headers
 from gateway.server.chat import ChatReply
 from gateway.server.client_hints import read_hints, read_origin
 from gateway.server.endpoints import list_endpoints
 from gateway.server.errors import error_answer, error_headers
-from gateway.server.exchange import FIELDS, ON_DISCONNECT, SEND_WHOLE, Receive, Scope, Send
+from gateway.server.exchange import FIELDS, ON_DISCONNECT, SEND_WHOLE, App, Receive, Scope, Send
 from gateway.server.explain import explain_request
+from gateway.server.forwarded import TrustedProxies
 from gateway.server.ids import GenerationIds
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.metadata import availability, unknown_model
@@ -56,7 +59,7 @@ DECODING_THREADS_MAX: Final = 2
 class Live:
     """What may change under a running server."""
 
-    __slots__ = ("authenticator", "fleet", "local_status")
+    __slots__ = ("authenticator", "fleet", "local_status", "proxies")
 
     def __init__(
         self, authenticator: Authenticator, fleet: Callable[[], Fleet], local_status: Callable[[], Mapping[str, str]]
@@ -66,12 +69,15 @@ class Live:
         """Who may be asked now."""
         self.local_status = local_status
         """State of each local model in words, for /readyz."""
+        self.proxies: TrustedProxies | None = None
+        """Whose forwarding headers are believed, if anybody's."""
 
 
 NOBODY: Final = (CapabilityError, ModelNotFoundError, NoEndpointError, PromptTooLongError)
 """Nobody could be asked at all."""
 ENDPOINTS: Final = "/endpoints"
 """After a Model's name: who answers for it."""
+DASHBOARD: Final = "/dashboard"
 METADATA_HEADER: Final = b"x-openrouter-metadata"
 CALLER: Final = "mixgate.caller"
 """Scope member: whoever sent the request."""
@@ -105,8 +111,11 @@ class Application:
         admission: Admission,
         places: Places | None = None,
         limiter: Rates | None = None,
+        reuse: Reuse | None = None,
     ) -> None:
         self._limiter = limiter
+        self._reuse = reuse
+        self._cache_wishes = CacheWishes()
         self._live = live
         self._admission = admission
         self._lifecycle = lifecycle
@@ -118,6 +127,8 @@ class Application:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._decoding = ThreadPoolExecutor(DECODING_THREADS_MAX, "decode")
         self._places = places
+        self.dashboard: App | None = None
+        """What answers below DASHBOARD, which asks by itself who is there."""
         self._routes: dict[str, Place] = {
             "/livez": ("anyone", {"GET": self._livez}),
             "/readyz": ("anyone", {"GET": self._readyz}),
@@ -130,6 +141,12 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        proxies = self._live.proxies
+        if proxies is not None:
+            proxies.settle(scope)
+        if self.dashboard is not None and scope["path"].startswith(DASHBOARD):
+            await self.dashboard(scope, receive, send)
+            return
         try:
             scope[CALLER] = self._live.authenticator.check(scope)
             await self._find(scope)(scope, receive, send)
@@ -222,12 +239,17 @@ class Application:
             raise rate_error(held, caller.key_id, rate_headers(left))
         used: int | None = None
         try:
-            used = await self._answer_chat(scope, request, send, caller)
+            # A key without such limits is told nothing, and pays nothing for it.
+            limited = any(pace.requests is not None or pace.tokens is not None for pace in held.paces)
+            rates = rate_headers(await limiter.allowances(caller.key_id, loop.time())) if limited else ()
+            used = await self._answer_chat(scope, request, send, caller, rates)
         finally:
             limiter.leave(held, used, loop.time())
 
-    async def _answer_chat(self, scope: Scope, request: ChatRequest, send: Send, caller: Caller) -> int | None:
-        """Answer; gives how many tokens it came to, where that is known."""
+    async def _answer_chat(
+        self, scope: Scope, request: ChatRequest, send: Send, caller: Caller, rates: Headers = ()
+    ) -> int | None:
+        """Answer, with `rates` in its head; gives how many tokens it came to, where that is known."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         task = asyncio.current_task(self._loop)
@@ -237,22 +259,22 @@ class Application:
         openrouter = scope["path"].startswith("/api/")
         generation_id = self._ids.mint()
         hints = read_hints(fields, stream=bool(request.stream))
+        wish = None if self._reuse is None else self._cache_wishes.read(fields, request, fleet.catalogue)
+        origin = read_origin(
+            fields,
+            caller=caller.name,
+            key_id=caller.key_id,
+            surface="openrouter" if openrouter else "openai",
+            generation_id=generation_id,
+            user=request.user,
+            session=request.session_id or hints.session,
+        )
+        answer: AnyAnswer
         try:
-            answer = await self._engine.answer(
-                request,
-                fleet,
-                hints=hints,
-                origin=read_origin(
-                    fields,
-                    caller=caller.name,
-                    key_id=caller.key_id,
-                    surface="openrouter" if openrouter else "openai",
-                    generation_id=generation_id,
-                    user=request.user,
-                    session=request.session_id or hints.session,
-                ),
-                task=task,
-            )
+            if wish is None or self._reuse is None:
+                answer = await self._engine.answer(request, fleet, hints=hints, origin=origin, task=task)
+            else:
+                answer = await self._reuse.answer(request, fleet, wish, hints=hints, origin=origin)
         except NOBODY as error:
             if not openrouter:
                 raise
@@ -271,6 +293,7 @@ class Application:
             created_unix_s=int(time.time()),
             openrouter=openrouter,
             wants_metadata=fields.get(METADATA_HEADER) == b"enabled",
+            also=None if wish is None and not rates else lambda: (*rates, *cache_headers(answer)),
         )
         await self._run(scope, answer, reply, task)
         if reply.usage is not None and reply.usage.cost_in_nusd is not None:  # the client has its answer by now
@@ -296,7 +319,7 @@ class Application:
             await asyncio.sleep(0)  # let others have the loop between the steps of a large body
         return await asyncio.get_running_loop().run_in_executor(self._decoding, decode_chat, body)
 
-    async def _run(self, scope: Scope, answer: Answer, reply: ChatReply, task: asyncio.Task[Any]) -> None:
+    async def _run(self, scope: Scope, answer: AnyAnswer, reply: ChatReply, task: asyncio.Task[Any]) -> None:
         """Let the reply run, unless the client leaves or the drain limit passes first."""
         on_disconnect = scope.get(ON_DISCONNECT)
         stop = _Stop(task)

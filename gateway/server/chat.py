@@ -2,14 +2,14 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
-from gateway.answer import Answer
 from gateway.errors import RestingError, ShuttingDownError
+from gateway.reused import AnyAnswer
 from gateway.server.answer_head import header_block
 from gateway.server.errors import error_answer, error_headers
 from gateway.server.exchange import Send, SendWhole
@@ -33,6 +33,7 @@ class ChatReply:
     """Writes one answer to one client."""
 
     __slots__ = (
+        "_also",
         "_answer",
         "_created_unix_s",
         "_id",
@@ -50,7 +51,7 @@ class ChatReply:
 
     def __init__(
         self,
-        answer: Answer,
+        answer: AnyAnswer,
         send: Send,
         *,
         generation_id: str,
@@ -58,7 +59,9 @@ class ChatReply:
         openrouter: bool,
         send_whole: SendWhole | None = None,
         wants_metadata: bool = False,
+        also: Callable[[], Sequence[tuple[bytes, bytes]]] | None = None,
     ) -> None:
+        self._also = also
         self._wants_metadata = wants_metadata
         self._answer = answer
         self._send = send
@@ -87,7 +90,7 @@ class ChatReply:
         attempt = answer.attempt
         assert attempt is not None  # noqa: S101 (it answered)
         body = whole_answer(self._head(), events, self._notes(), self._metadata(), answer.cost_in_nusd)
-        if attempt.adapted or answer.clamped_tokens is not None:
+        if attempt.adapted or answer.clamped_tokens is not None or self._also is not None:
             block = _JSON_LINE + header_block(self._explain())
         else:
             # The same as that, at a fifth of the cost.
@@ -222,6 +225,8 @@ class ChatReply:
     def _explain(self) -> list[tuple[bytes, bytes]]:
         """Which request this is, and who answered after how many tries."""
         headers = [(b"x-generation-id", self._id.encode())]
+        if self._also is not None:
+            headers += self._also()
         attempt = self._answer.attempt
         if attempt is not None:
             headers += _who(attempt.endpoint.id, len(self._answer.attempts))

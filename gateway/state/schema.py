@@ -7,8 +7,11 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from gateway.observation import MinuteRow
+from gateway.state.cache_rows import CACHE_TABLES, CACHE_TABLES_GONE
 from gateway.state.errors import NewerStoreError, StoreError
 from gateway.state.key_rows import KEY_TABLES
+from gateway.state.outbox_rows import OUTBOX_TABLES, OUTBOX_TABLES_GONE
+from gateway.state.request_rows import REQUEST_TABLES, REQUEST_TABLES_GONE
 from gateway.state.stretches import STRETCH_TABLES, STRETCH_TABLES_GONE
 
 KEY_COLUMNS: Final = ("endpoint_id", "minute")
@@ -97,6 +100,9 @@ MIGRATIONS: Final = (
     ),
     Migration(KEY_TABLES, back=None),
     Migration(STRETCH_TABLES, back=STRETCH_TABLES_GONE),
+    Migration(CACHE_TABLES, back=CACHE_TABLES_GONE),
+    Migration(REQUEST_TABLES, back=REQUEST_TABLES_GONE),
+    Migration(OUTBOX_TABLES, back=OUTBOX_TABLES_GONE),
 )
 """`PRAGMA user_version` says how many of them a file has had. Released ones never change.
 
