@@ -18,7 +18,7 @@ By: TypeAlias = Literal["model", "provider", "endpoint", "key", "app", "tag", "r
 BYS: Final[tuple[By, ...]] = get_args(By)
 PAGE_MAX: Final = 1000
 """Rows of one page."""
-SCANNED_ROWS_MAX: Final = 256 * STRETCH_ROWS
+SCANNED_ROWS_MAX: Final = 512 * STRETCH_ROWS
 """Rows that one page is looked for in: the page ends there, and the next one goes on."""
 NAMES_MAX: Final = 10_000
 """Lines of one report, those of most cost."""
@@ -41,6 +41,8 @@ class Filter(Struct, frozen=True, gc=False):
     outcome: str | None = None
     tag: str | None = None
     """Among the row's tags."""
+    cost_least_in_nusd: int | None = None
+    """Rows of this cost and more; of those whose cost nobody knows none."""
 
 
 class Page(Struct, frozen=True, gc=False):
@@ -208,6 +210,7 @@ def _conditions(wanted: Filter) -> tuple[list[str], list[Any]]:
 _BOUNDS: Final = {
     "since_unix_us": "unix_us >= ?",
     "until_unix_us": "unix_us < ?",
+    "cost_least_in_nusd": "cost_in_nusd >= ?",
     "tag": "EXISTS (SELECT 1 FROM json_each(CASE tags WHEN '' THEN '[]' ELSE tags END) AS one WHERE one.value = ?)",
 }
 _INDEXED: Final = tuple((by, "key_id" if by == "key" else by) for by in COLUMNS)
