@@ -92,6 +92,10 @@ class Books:
         """Attempts that are begun and not settled."""
         return len(self._open)
 
+    def on_their_way(self) -> list[tuple[Intent, int]]:
+        """Attempts that are begun and not settled, and tokens that have come of each, as last noted."""
+        return [(one.intent, one.output_tokens) for one in self._open.values()]
+
     @property
     def behind(self) -> bool:
         """Whether the store does not have everything yet."""

@@ -37,6 +37,8 @@ _WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - recognised, not bo
 
 Access = Literal["anyone", "ask", "administer", "watch"]
 """What a path takes: nothing, the right to ask models, the right to change keys, the right to read metrics."""
+PersonToken = tuple[bytes, Literal["admin", "viewer"]]
+"""The digest of a token by which people sign in, and what it lets see."""
 _ANYONE: Final[frozenset[Access]] = frozenset({"anyone"})
 _ASK: Final[frozenset[Access]] = frozenset({"anyone", "ask"})
 _WATCH: Final[frozenset[Access]] = frozenset({"anyone", "watch"})
@@ -150,6 +152,10 @@ class Authenticator:
         known += [_KnownKey(_digest(local_admin_token), _ADMIN, local_only=True)] if local_admin_token else []
         known += [_KnownKey(_digest(admin_token), _ADMIN)] if admin_token else []
         self._known = {one.digest: one for one in known}
+        self._tokens: tuple[PersonToken, ...] = ((_digest(admin_token), "admin"),) if admin_token else ()
+        self._local_tokens: tuple[PersonToken, ...] = (
+            ((_digest(local_admin_token), "admin"),) if local_admin_token else ()
+        )
         self._issued: dict[str, Caller] = {}
         self._hosts = LOOPBACK_HOSTS | {_host_name(host) for host in (*hosts, bind_host) if host not in _WILDCARDS}
         # An address in the Host header cannot have been rebound: no name was looked up. So it needs no listing where
@@ -165,16 +171,52 @@ class Authenticator:
         """
         if scope["path"] in OPEN_PATHS:
             return ANYONE
-        host: str = scope[HOST]
-        if host not in self._hosts and not (self._any_address and _is_address(host)):
-            raise ForbiddenError(
-                f"The Host {host!r} is not one of this gateway's; if it should be, add it to gateway.hosts."
-            )
+        host = self.check_host(scope)
         fields: Mapping[bytes, bytes] = scope[FIELDS]
         if self._has_keys or self._ring.has_keys:
             return self._check_key(scope, host, fields)
         _check_local(host, fields, peer_is_local=scope[LOOPBACK])
         return self._local if self._local is LOCAL else self._check_admin(fields)
+
+    def check_host(self, scope: Mapping[str, Any]) -> str:
+        """The Host by which we were reached.
+
+        Raises:
+            ForbiddenError: It is not one of ours.
+        """
+        host: str = scope[HOST]
+        if host not in self._hosts and not (self._any_address and _is_address(host)):
+            raise ForbiddenError(
+                f"The Host {host!r} is not one of this gateway's; if it should be, add it to gateway.hosts."
+            )
+        return host
+
+    def is_open_to(self, scope: Mapping[str, Any]) -> bool:
+        """Whether whoever sent this may see everything without a token: this machine, where there are none.
+
+        Raises:
+            ForbiddenError: Only this machine may come here, and this is something else.
+        """
+        if self._has_keys or self._ring.has_keys:
+            return False
+        _check_local(scope[HOST], scope[FIELDS], peer_is_local=scope[LOOPBACK])
+        return self._local is LOCAL
+
+    def let_view(self, token: str) -> None:
+        """Let people look at the dashboard with this token, but not at who asked."""
+        self._tokens += ((_digest(token), "viewer"),)
+
+    def tokens_for(self, scope: Mapping[str, Any]) -> tuple[PersonToken, ...]:
+        """Digests of the tokens by which people may sign in from there, and what each lets see."""
+        try:
+            _check_local(scope[HOST], scope[FIELDS], peer_is_local=scope[LOOPBACK])
+        except ForbiddenError:
+            return self._tokens
+        return self._tokens + self._local_tokens
+
+    def digest(self, token: str) -> bytes:
+        """A token as `tokens_for` has it."""
+        return _digest(token)
 
     def _check_key(self, scope: Mapping[str, Any], host: str, fields: Mapping[bytes, bytes]) -> Caller:
         credential = _read_credential(fields)

@@ -14,6 +14,7 @@ from gateway.state.blocks import LEVEL, Packed, pack
 from gateway.state.entries import Batch
 from gateway.state.errands import Errands
 from gateway.state.ledger_rows import write_entries
+from gateway.state.request_rows import count_requests
 from gateway.state.schema import COUNT_COLUMNS, HISTOGRAM_COLUMN, SPANS
 from gateway.state.stretches import note_stretches
 from gateway.state.transaction import Transaction
@@ -142,6 +143,7 @@ class Writer:
     def _write_batch(self, batch: Batch) -> None:
         with Transaction(self._connection):
             write_entries(self._connection, batch)
+            count_requests(self._connection)
 
     def run(self, errands: Errands) -> None:
         """Do what somebody waits for."""
@@ -180,6 +182,7 @@ class Writer:
                 "DELETE FROM decision_table WHERE used_unix_s < ?", (now_unix_s - RECORDS_FOR_S - 2 * STATIC_TOUCH_S,)
             )
             more = self._prune_events(now_unix_s) or more
+            more = count_requests(self._connection) or more
             return note_stretches(self._connection) or more
 
     def give_back(self) -> None:

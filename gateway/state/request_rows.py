@@ -1,0 +1,82 @@
+"""What requests come to, by the hour: how many cost how much, and how many were answered only as others were asked.
+
+A request is all rows of its Attempts together, which may be written one by one. So whenever rows come, what their
+requests came to before is taken off and what they come to now is put on: the sums are what adding all up would give.
+"""
+
+import sqlite3
+from typing import Final
+
+COST_BOUNDS_IN_NUSD: Final = tuple(digit * 10**place for place in range(3, 12) for digit in (1, 2, 5))
+"""Where buckets of costs begin, from a millionth of a dollar to 500 dollars, a third of a decade each."""
+FREE: Final = 0
+"""The bucket of requests that cost nothing. The next one goes from more than nothing to the first bound."""
+UNKNOWN: Final = -1
+"""The bucket of requests of which nobody knows what they cost."""
+ROWS_AT_ONCE: Final = 2000
+"""Rows of the ledger that one step looks through."""
+HOUR_US: Final = 3_600_000_000
+
+_HOURS: Final = (
+    "CREATE TABLE request_hour (what TEXT NOT NULL, hour INTEGER NOT NULL, bucket INTEGER NOT NULL, "
+    "requests INTEGER NOT NULL, cost_in_nusd INTEGER NOT NULL, PRIMARY KEY (what, hour, bucket)) STRICT, WITHOUT ROWID"
+)
+REQUEST_TABLES: Final = (
+    _HOURS,
+    "CREATE TABLE request_counted (one INTEGER PRIMARY KEY CHECK (one = 1), entry INTEGER NOT NULL) STRICT",
+    "INSERT INTO request_counted (one, entry) VALUES (1, 0)",
+)
+"""Statements that make the tables. They are filled by and by."""
+REQUEST_TABLES_GONE: Final = ("DROP TABLE request_hour", "DROP TABLE request_counted")
+"""Nothing is lost with them: they are made again from the rows."""
+
+_BUCKET: Final = " + ".join(f"(cost >= {bound})" for bound in COST_BOUNDS_IN_NUSD)
+_MAKE_TOUCHED: Final = "CREATE TEMP TABLE IF NOT EXISTS touched (request TEXT PRIMARY KEY) STRICT, WITHOUT ROWID"
+_TOUCH: Final = (
+    "INSERT OR IGNORE INTO temp.touched SELECT substr(attempt_id, 1, instr(attempt_id, '/')) FROM entry "
+    "WHERE entry > ?1 AND entry <= ?2"
+)
+# From `<id>/` to before `<id>0`, the character that comes next. An answer that was cut after it had begun has a time
+# to its first token and is no good one.
+_REQUESTS: Final = (
+    "SELECT {sign} AS sign, min(unix_us) / {hour_us} AS hour, coalesce(sum(cost_in_nusd), 0) AS cost, "
+    "max(cost_in_nusd IS NULL) AS unknown, max(outcome = 'ok') AS ok, sum(outcome = 'failed') AS failed, "
+    "coalesce(sum(CASE WHEN outcome = 'failed' THEN cost_in_nusd END), 0) AS wasted, "
+    "coalesce(max(outcome = 'failed' AND stream = 1 AND ttft_ms IS NOT NULL), 0) AS cut, "
+    "min(endpoint) <> max(endpoint) AS moved FROM temp.touched CROSS JOIN entry "
+    "WHERE attempt_id > request AND attempt_id < substr(request, 1, length(request) - 1) || '0' "
+    "AND entry <= {upto} GROUP BY request"
+)
+_BOTH: Final = " UNION ALL ".join(
+    _REQUESTS.format(sign=sign, hour_us=HOUR_US, upto=upto) for sign, upto in ((-1, "?1"), (1, "?2"))
+)
+_COUNT: Final = (
+    f"WITH one AS MATERIALIZED ({_BOTH}) "  # noqa: S608 # names and numbers of our own
+    "INSERT INTO request_hour (what, hour, bucket, requests, cost_in_nusd) "
+    "SELECT what, hour, bucket, sum(sign), sum(sign * amount) FROM ("
+    f"SELECT sign, hour, 'cost' AS what, cost AS amount, CASE WHEN unknown THEN {UNKNOWN} WHEN cost = 0 THEN {FREE} "
+    f"ELSE 1 + {_BUCKET} END AS bucket FROM one UNION ALL "
+    "SELECT sign, hour, CASE WHEN cut THEN 'rescue' WHEN moved THEN 'failover' ELSE 'retry' END, wasted, 0 FROM one "
+    "WHERE ok AND failed) WHERE true GROUP BY what, hour, bucket HAVING sum(sign) <> 0 OR sum(sign * amount) <> 0 "
+    "ON CONFLICT (what, hour, bucket) DO UPDATE SET requests = requests + excluded.requests, "
+    "cost_in_nusd = cost_in_nusd + excluded.cost_in_nusd"
+)
+
+
+def count_requests(connection: sqlite3.Connection) -> bool:
+    """Count the requests of some rows that were not counted yet. Whether there are more.
+
+    Raises:
+        sqlite3.Error: Nothing of it is there once the transaction, which is the caller's, is rolled back.
+    """
+    done: int = connection.execute("SELECT entry FROM request_counted").fetchone()[0]
+    last: int = connection.execute("SELECT coalesce(max(entry), 0) FROM entry").fetchone()[0]
+    if done >= last:
+        return False
+    upto = min(last, done + ROWS_AT_ONCE)
+    connection.execute(_MAKE_TOUCHED)
+    connection.execute("DELETE FROM temp.touched")
+    connection.execute(_TOUCH, (done, upto))
+    connection.execute(_COUNT, (done, upto))
+    connection.execute("UPDATE request_counted SET entry = ?", (upto,))
+    return upto < last
