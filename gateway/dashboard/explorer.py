@@ -11,7 +11,7 @@ from gateway.dashboard.answers import Table
 from gateway.dashboard.fleet_views import price_members
 from gateway.dashboard.money import usd_of_pico, usd_or_none
 from gateway.dashboard.query import US_PER_S, Query, iso
-from gateway.dashboard.sessions import Role
+from gateway.dashboard.sources import Role
 from gateway.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from gateway.explain.errors import ExplainError
 from gateway.explain.record import Record, decode

@@ -1,13 +1,14 @@
 """What is on its way now, how the Endpoints are doing, what they charge, and what keys may still spend."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from msgspec import Struct
 
 from gateway.dashboard.answers import Table
 from gateway.dashboard.money import usd, usd_of_pico, usd_per_mtok
 from gateway.dashboard.query import US_PER_S, Query, iso
+from gateway.dashboard.sources import Spending, Used
 from gateway.errors import InvalidRequestError
 from gateway.fleet import Fleet
 from gateway.health import Health
@@ -64,29 +65,6 @@ PRICE_COLUMNS: Final = (
     *(f"{name}_usd" for name in _PER_UNIT),
     *("context_tokens", "condition"),
 )
-
-
-class Used(Protocol):
-    """What a key has spent, in nano-USD."""
-
-    @property
-    def day_in_nusd(self) -> int: ...  # noqa: D102
-    @property
-    def week_in_nusd(self) -> int: ...  # noqa: D102
-    @property
-    def month_in_nusd(self) -> int: ...  # noqa: D102
-    @property
-    def ever_in_nusd(self) -> int: ...  # noqa: D102
-    @property
-    def reserved_in_nusd(self) -> int: ...  # noqa: D102
-
-
-class Spending(Protocol):
-    """What keys have spent: the Purse."""
-
-    def usage(self, key_id: str, unix_s: float) -> Used:
-        """By window, and what is reserved."""
-        ...
 
 
 class Seen(Struct, frozen=True):

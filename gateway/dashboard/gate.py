@@ -1,14 +1,15 @@
 """Who may see what: sign-in, cookies, and what keeps another site's page from asking in a visitor's name."""
 
 import ipaddress
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from msgspec import Struct
 
 from gateway.dashboard.errors import SignInFailedError, SignInRequiredError, TooManySignInsError
-from gateway.dashboard.sessions import SESSION_S, Role, Session, Sessions, Tries, is_same
+from gateway.dashboard.sessions import SESSION_S, Session, Sessions, Tries, is_same
+from gateway.dashboard.sources import Door, Role, Scope
 from gateway.errors import ForbiddenError
 
 FIELDS: Final = "mixgate.fields"
@@ -26,28 +27,6 @@ COOKIE_MAX_CHARS: Final = 128
 _LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _OWN_PAGES: Final = frozenset({b"same-origin", b"none"})
 """`none`: somebody typed the address."""
-
-Scope = Mapping[str, Any]
-
-
-class Door(Protocol):
-    """What the gateway itself knows of who may come in."""
-
-    def check_host(self, scope: Scope) -> str:
-        """The Host by which we were reached; a ForbiddenError where it is not ours."""
-        ...
-
-    def is_open_to(self, scope: Scope) -> bool:
-        """Whether no token is asked of whoever sent this; a ForbiddenError where none could help either."""
-        ...
-
-    def tokens_for(self, scope: Scope) -> Sequence[tuple[bytes, Role]]:
-        """Digests of the tokens that are good for whoever sent this, and what each lets see."""
-        ...
-
-    def digest(self, token: str) -> bytes:
-        """A token as `tokens_for` has it."""
-        ...
 
 
 class Visitor(Struct, frozen=True):

@@ -4,11 +4,12 @@ import hmac
 import secrets
 from collections import OrderedDict, deque
 from hashlib import sha256
-from typing import Final, Literal
+from typing import Final
 
 from msgspec import Struct
 
-Role = Literal["admin", "viewer"]
+from gateway.dashboard.sources import Role
+
 SESSIONS_MAX: Final = 256
 """People signed in at the same time; one more signs out whoever has been idle longest."""
 SESSION_S: Final = 8 * 3600.0

@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from pathlib import Path
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
 import msgspec
@@ -25,7 +24,6 @@ from gateway.dashboard.assets import PLACE, Assets, load_assets
 from gateway.dashboard.explorer import request_detail, requests_table
 from gateway.dashboard.fleet_views import (
     Seen,
-    Spending,
     budgets_table,
     days_table,
     endpoints_table,
@@ -36,10 +34,11 @@ from gateway.dashboard.fleet_views import (
     prices_table,
     standings,
 )
-from gateway.dashboard.gate import FIELDS, Door, Gate, Visitor
+from gateway.dashboard.gate import FIELDS, Gate, Visitor
 from gateway.dashboard.outcomes import distribution_table, savings_since
 from gateway.dashboard.query import US_PER_S, Query, iso
 from gateway.dashboard.reading import Readers
+from gateway.dashboard.sources import Receive, Sources
 from gateway.dashboard.spending import (
     DAY_US,
     forecast,
@@ -49,10 +48,6 @@ from gateway.dashboard.spending import (
     totals,
 )
 from gateway.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, PayloadTooLargeError
-from gateway.fleet import Fleet
-from gateway.health import Health
-from gateway.keys.key import KeyRecord
-from gateway.ledger.entry import Intent
 from gateway.state.figures_reader import FiguresReader
 from gateway.state.ledger_reader import By
 from providers.errors import MixgateError
@@ -68,24 +63,6 @@ _NOTHING: Final = 204
 _log = logging.getLogger("mixgate.dashboard")
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-
-
-class Sources(Struct, frozen=True, kw_only=True):
-    """What the dashboard shows, of the gateway that it belongs to."""
-
-    path: Path
-    """mixgate.db."""
-    door: Callable[[], Door]
-    fleet: Callable[[], Fleet]
-    health: Health
-    on_their_way: Callable[[], list[tuple[Intent, int]]]
-    in_flight: Callable[[], int]
-    """Requests that are being answered."""
-    key_records: Callable[[], Iterable[KeyRecord]]
-    spending: Spending
-    unix_s: Callable[[], float]
-    monotonic_s: Callable[[], float]
 
 
 class _Asked(Struct, frozen=True):
