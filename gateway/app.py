@@ -20,8 +20,8 @@ from gateway.config.catalogue import Catalogue, ProviderEntry
 from gateway.config.load import load
 from gateway.config.locations import home_folder
 from gateway.config.watch import Watcher
-from gateway.dashboard.site import Dashboard
-from gateway.dashboard.site import Sources as Shown
+from gateway.dashboard.sources import Entrance
+from gateway.dashboard.sources import Sources as Shown
 from gateway.engine import Engine
 from gateway.errors import ConfigError
 from gateway.explain.trace import Packer
@@ -36,13 +36,15 @@ from gateway.probes import Prober
 from gateway.reuse import Reuse
 from gateway.server.asgi import Application, Live
 from gateway.server.forwarded import TrustedProxies
+from gateway.server.idempotency import Idempotency
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.metrics_route import MetricsRoute
 from gateway.server.places import AllPlaces
 from gateway.server.run import ServerSettings
 from gateway.server.run import serve as run_server
-from gateway.sharing.memory import MemoryStore
+from gateway.sharing.memory import MemoryAnswers, MemoryStore
 from gateway.state.connection import FILE_NAME
+from gateway.state.shipping import Shipper
 from gateway.state.store import Store
 from gateway.upstream import Upstream
 from gateway.watching import Watching
@@ -72,6 +74,7 @@ class Gateway:
         self._proxied: dict[str, AiohttpTransport] = {}
         self._home = home
         self._store: Store | None = None
+        self._shipper: Shipper | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._signers: dict[tuple[str, str | None, str | None], AwsSigner] = {}
         self._local = LocalBackend(_local_models(catalogue), home=home)
@@ -98,10 +101,12 @@ class Gateway:
             self.places,
             self.store.rates,
             Reuse(self.engine, self.store.answers, self.savings),
+            # On a shelf of their own: what many keep must not push out what one has to find again.
+            Idempotency(MemoryAnswers() if self.store.status().kind == "memory" else self.store.answers),
         )
         self.watching = Watching(self._sources())
         self.places.add(MetricsRoute(self.watching.read))
-        self.dashboard = self.application.dashboard = Dashboard(self._shown())
+        self.dashboard = self.application.dashboard = Entrance(self._shown())
 
     async def start(self) -> None:
         """Start what must run before the first request. Loading a model goes on behind it."""
@@ -109,7 +114,7 @@ class Gateway:
         recall(self.health, path, unix_s=time.time(), now_s=asyncio.get_running_loop().time())
         self._store = self._announcer.store = self.engine.sink = Store.open(path, Packer())
         self.engine.books = await asyncio.to_thread(Books.open, self._home, self._store)
-        self.watching.begin(self.engine, self._store, self.engine.books)
+        await self.watching.begin(self.engine, self._store, self.engine.books, self._fleet.catalogue.gateway.telemetry)
         self._tasks = [
             asyncio.create_task(keep_on(self.health, self._store, time.time)),
             asyncio.create_task(_watch_lag(self.admission)),
@@ -118,6 +123,8 @@ class Gateway:
         ]
         recalling = await self.access.open(self._store)
         self._tasks += [] if recalling is None else [recalling]
+        if (fleet := self._fleet.catalogue.gateway.postgres) is not None:
+            self._shipper = self.access.join(fleet, self._store)
         await self._local.start()
 
     async def aclose(self) -> None:
@@ -129,6 +136,8 @@ class Gateway:
         transports: list[Transport] = [self._http, self._litellm, *self._proxied.values()]
         for transport in transports:
             await transport.aclose()
+        if self._shipper is not None:
+            await asyncio.to_thread(self._shipper.close)
         if self._store is not None:
             await store_savings(self.savings, self._store)
             keep(self.health, self._store, time.time())
@@ -148,7 +157,7 @@ class Gateway:
         self._off_until_s = 0.0
         if catalogue.local_models != old.local_models:
             _log.warning("the local models changed: that takes effect with the next start")
-        for setting in ("host", "port", "tls"):
+        for setting in ("host", "port", "tls", "telemetry"):
             if getattr(catalogue.gateway, setting) != getattr(old.gateway, setting):
                 _log.warning("gateway.%s changed: that takes effect with the next start", setting)
         _log.info("%s was read anew", catalogue.path)
@@ -164,7 +173,7 @@ class Gateway:
             purse=self.access.purse,
             store=lambda: self._store,
             books=lambda: self.engine.books,
-            telemetry_dropped=lambda: 0,
+            telemetry_dropped=lambda: self.watching.telemetry_dropped,
             now_s=time.monotonic,
             unix_s=time.time,
         )

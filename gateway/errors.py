@@ -233,6 +233,20 @@ class KeysUnavailableError(RefusalError):
     type: ClassVar[str] = "api_error"
 
 
+class IdempotencyConflictError(RefusalError):
+    """A call with this `Idempotency-Key` is still being answered; asking again later gives its answer."""
+
+    code: ClassVar[str] = "idempotency_in_flight"
+    status: ClassVar[int] = 409
+
+
+class IdempotencyMismatchError(RefusalError):
+    """An `Idempotency-Key` that was used for another call."""
+
+    code: ClassVar[str] = "idempotency_mismatch"
+    status: ClassVar[int] = 422
+
+
 class ShuttingDownError(RefusalError):
     """We are draining; another replica, or the next start, will answer."""
 

@@ -40,6 +40,7 @@ from gateway.server.errors import error_answer, error_headers
 from gateway.server.exchange import FIELDS, ON_DISCONNECT, SEND_WHOLE, App, Receive, Scope, Send
 from gateway.server.explain import explain_request
 from gateway.server.forwarded import TrustedProxies
+from gateway.server.idempotency import IDEMPOTENCY_KEY, Idempotency
 from gateway.server.ids import GenerationIds
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.metadata import availability, unknown_model
@@ -112,7 +113,9 @@ class Application:
         places: Places | None = None,
         limiter: Rates | None = None,
         reuse: Reuse | None = None,
+        idempotency: Idempotency | None = None,
     ) -> None:
+        self._idempotency = idempotency
         self._limiter = limiter
         self._reuse = reuse
         self._cache_wishes = CacheWishes()
@@ -211,6 +214,10 @@ class Application:
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller = scope[CALLER]
+        if IDEMPOTENCY_KEY in scope[FIELDS] and self._idempotency is not None:
+            # It comes back here without that header, if it has to be answered at all.
+            await self._idempotency.answer(scope, receive, send, self._chat, caller.name)
+            return
         key = caller.name if caller.is_key else None
         self._admission.enter(key)
         try:
