@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from gateway.config.catalogue import GatewaySettings
+from gateway.config.stores import PostgresSettings
 from gateway.errors import KeysUnavailableError
 from gateway.keys.changes import US_PER_S
 from gateway.keys.home_secret import open_home_secrets
@@ -14,13 +16,15 @@ from gateway.keys.key import KeyRecord
 from gateway.keys.limits import Limiter
 from gateway.keys.office import KeyOffice
 from gateway.keys.purse import Past, Purse, read_past
-from gateway.keys.storage import load_ring, saver, spending
+from gateway.keys.storage import load_ring, record_of, saver, spending
 from gateway.server.admin import KeyDesk
 from gateway.server.auth import Authenticator
 from gateway.server.key_routes import KeyRoutes
 from gateway.state.connection import FILE_NAME
 from gateway.state.errors import StoreError
+from gateway.state.key_rows import KeyRow
 from gateway.state.ledger_reader import LedgerReader
+from gateway.state.shipping import Shipper
 from gateway.state.store import Store
 
 LEDGER_WAIT_S: Final = 10.0
@@ -59,7 +63,9 @@ class Access:
         Raises:
             ConfigError: Others could reach the gateway, and nobody has a key.
         """
-        return Authenticator(
+        if settings.postgres is not None:
+            self.ring.has_keys = True  # the fleet's are on their way
+        authenticator = Authenticator(
             (key.reveal() for key in settings.client_keys),
             hosts=settings.hosts,
             bind_host=settings.host,
@@ -68,6 +74,38 @@ class Access:
             local_admin_token=self._secrets.admin_token.reveal(),
             metrics_token=None if settings.metrics_token is None else settings.metrics_token.reveal(),
         )
+        if settings.viewer_token is not None:
+            authenticator.let_view(settings.viewer_token.reveal())
+        return authenticator
+
+    def join(self, fleet: PostgresSettings, store: Store) -> Shipper:
+        """Be one of a fleet: send it the ledger, and share keys. To be called on the loop's thread, after `open`.
+
+        Whoever calls closes the Shipper, before the store.
+        """
+        loop = asyncio.get_running_loop()
+
+        def take_over(rows: Sequence[KeyRow]) -> None:
+            for row in rows:
+                self.take_over(record_of(row))
+
+        def tell(rows: Sequence[KeyRow]) -> None:
+            loop.call_soon_threadsafe(take_over, rows)
+
+        return Shipper.open(
+            self._path,
+            store,
+            fleet.url.reveal(),
+            key_mark=self._secrets.key_mark,
+            on_keys=tell,
+        )
+
+    def take_over(self, record: KeyRecord) -> None:
+        """Go by what another gateway of the fleet made of a key. The store has it."""
+        known = self.ring.get(record.id)
+        if known is None or known.deleted_us is None:
+            self.ring.put(record)
+            _log.info("the client key %s was changed by another gateway", record.id)
 
     async def open(self, store: Store) -> "asyncio.Task[None] | None":
         """Learn what was spent, once the ledger has handed the store what a crash left. To be called after that.

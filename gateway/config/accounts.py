@@ -15,6 +15,7 @@ from gateway.config.operations import settle_log, settle_telemetry
 from gateway.config.overrides import Override
 from gateway.config.schema import GatewaySection, ProviderSection
 from gateway.config.secrets import Resolution, Secret, is_reference, resolve
+from gateway.config.stores import settle_postgres
 from gateway.errors import ConfigProblem
 from providers.base import UNKNOWN_DATA_POLICY, DataPolicy
 from providers.litellm_library import why_missing
@@ -90,13 +91,19 @@ def settle_gateway(
             keys.append(found.secret)
     admin_token = _token("admin", section.admin_token, env, keys)
     metrics_token = _token("metrics", section.metrics_token, env, keys)
-    for name, token in (("admin_token", admin_token), ("metrics_token", metrics_token)):
+    viewer_token = _token("viewer", section.viewer_token, env, keys)
+    tokens = {"admin_token": admin_token, "metrics_token": metrics_token, "viewer_token": viewer_token}
+    for name, token in tokens.items():
         files += [token.file] if token.file is not None else []
         if token.reason:
             problems.append(complain(name, message=token.reason, fix=token.fix))
     telemetry, more_files, more_problems = settle_telemetry(section.telemetry, env, complain)
     files += more_files
     problems += more_problems
+    postgres, more_files, more_problems = settle_postgres(section.postgres, env, complain)
+    files += more_files
+    problems += more_problems
+    has_issued_keys = has_issued_keys or section.postgres is not None  # the fleet's
     if not section.client_keys and not has_issued_keys and not is_loopback(section.host):
         message = f"gateway.host {section.host} can be reached from elsewhere, and there are no client keys"
         fix = "run `mixgate keys create`, add `client_keys: [env:NAME]` under gateway, or listen on 127.0.0.1"
@@ -107,11 +114,13 @@ def settle_gateway(
         client_keys=tuple(keys),
         admin_token=admin_token.secret,
         metrics_token=metrics_token.secret,
+        viewer_token=viewer_token.secret,
         trusted_proxies=tuple(section.trusted_proxies),
         hosts=tuple(section.hosts),
         tls=None if section.tls is None else Tls(Path(section.tls.cert), Path(section.tls.key)),
         log=settle_log(section.log),
         telemetry=telemetry,
+        postgres=postgres,
         drain_s=section.drain_s,
         in_flight_max=section.in_flight_max,
         in_flight_per_key_max=section.in_flight_per_key_max,
@@ -141,7 +150,7 @@ def _token(what: str, reference: str | None, env: Mapping[str, str], keys: Seque
     if found.secret is None:
         return structs.replace(found, reason=f"the {what} token {reference} does not resolve: {found.reason}")
     if found.secret in keys:
-        verb = "administer" if what == "admin" else "read metrics"
+        verb = {"admin": "administer", "metrics": "read metrics"}.get(what, "open the dashboard")
         reason = f"the {what} token is a client key too, and those must not {verb}"
         return structs.replace(found, reason=reason, fix="give it a value of its own")
     return found

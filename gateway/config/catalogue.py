@@ -10,6 +10,7 @@ from gateway.config.complaints import near
 from gateway.config.operations import LogSettings, Telemetry
 from gateway.config.schema import DEFAULT_POLICY, ORDERED, LocalPlace, Policy
 from gateway.config.secrets import Secret
+from gateway.config.stores import PostgresSettings
 from gateway.errors import ConfigProblem
 from providers.base import UNKNOWN_DATA_POLICY, DataPolicy, Endpoint
 from providers.pricing import PriceOverride
@@ -37,6 +38,8 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     """What changes issued client keys over HTTP."""
     metrics_token: Secret | None = None
     """What reads the metrics, and nothing else."""
+    viewer_token: Secret | None = None
+    """What lets people look at the dashboard, but not at who asked."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses and networks (CIDR) whose forwarding headers are believed."""
     hosts: tuple[str, ...] = ()
@@ -44,6 +47,8 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     tls: Tls | None = None
     log: LogSettings = LogSettings()
     telemetry: Telemetry | None = None
+    postgres: PostgresSettings | None = None
+    """Where a fleet has its ledger."""
     drain_s: int = 120
     in_flight_max: int = 1000
     """Requests answered at the same time."""

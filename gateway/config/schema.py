@@ -38,6 +38,7 @@ from gateway.config.fields import (
 )
 from gateway.config.operations import LogSection, TelemetrySection
 from gateway.config.section import Section
+from gateway.config.stores import PostgresSection
 from providers.base import Capabilities
 from providers.quirks import Quirks
 
@@ -324,9 +325,13 @@ class GatewaySection(Section):
     metrics_token: Reference | None = Field(
         default=None, description="Token that reads /metrics and nothing else: env:NAME or file:/path"
     )
+    viewer_token: Reference | None = Field(
+        default=None, description="Token to look at the dashboard, but not at who asked: env:NAME or file:/path"
+    )
     tls: TlsSection | None = Field(default=None, description="Serve https")
     log: LogSection | None = Field(default=None, description="What the log is like")
     telemetry: TelemetrySection | None = Field(default=None, description="Traces and metrics by OpenTelemetry")
+    postgres: PostgresSection | None = Field(default=None, description="A ledger and keys that gateways share")
     trusted_proxies: list[Network] = Field(
         default=[], description="Reverse proxies whose forwarding headers are believed"
     )

@@ -108,7 +108,7 @@ def rotate(record: KeyRecord, pepper: bytes, *, entropy: bytes, overlap_s: float
         digest=digest_of(pepper, minted.text.reveal().encode()),
         previous_digest=record.digest if overlap_s else b"",
         previous_until_us=now_us + round(overlap_s * US_PER_S) if overlap_s else 0,
-        updated_us=now_us,
+        updated_us=_later(record, now_us),
     )
     return Issued(changed, minted.text)
 
@@ -129,7 +129,7 @@ def change(ring: KeyRing, record: KeyRecord, wish: Change, *, now_us: int) -> Ke
         if record.parent is not None:
             _check_subset(ring, record.parent, wish.limits)
     wishes = {name: value for name in wish.__struct_fields__ if (value := getattr(wish, name)) is not UNSET}
-    return msgspec.structs.replace(record, **wishes, updated_us=now_us)
+    return msgspec.structs.replace(record, **wishes, updated_us=_later(record, now_us))
 
 
 def delete(record: KeyRecord, *, now_us: int) -> KeyRecord:
@@ -140,8 +140,13 @@ def delete(record: KeyRecord, *, now_us: int) -> KeyRecord:
         previous_digest=b"",
         previous_until_us=0,
         deleted_us=now_us if record.deleted_us is None else record.deleted_us,
-        updated_us=now_us,
+        updated_us=_later(record, now_us),
     )
+
+
+def _later(record: KeyRecord, now_us: int) -> int:
+    """When it changed: behind every change that it had, also by a gateway whose clock is ahead of ours."""
+    return max(now_us, record.updated_us + 1)
 
 
 def _require_kept(record: KeyRecord) -> None:

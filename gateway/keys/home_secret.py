@@ -18,6 +18,7 @@ SECRET_BYTES: Final = 32
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 _PEPPER: Final = b"mixgate: pepper of client keys, 1"
+_MARK: Final = b"mixgate: whether two gateways have one secret, 1"
 _ADMIN: Final = b"mixgate: administration from this machine, 1"
 
 
@@ -28,6 +29,8 @@ class HomeSecrets(Struct, frozen=True):
     """For the digests of client keys."""
     admin_token: Secret
     """Lets `mixgate keys` of the same user change keys in a running gateway, from this machine only."""
+    key_mark: str
+    """The same for gateways whose keys are good at one another's doors. Tells nothing of the secret."""
 
     def __repr__(self) -> str:
         """Without any of it."""
@@ -53,7 +56,11 @@ def open_home_secrets(home: Path) -> HomeSecrets:
 def derive(secret: bytes) -> HomeSecrets:
     """What follows from a secret."""
     token = hmac.digest(secret, _ADMIN, "sha256").hex()
-    return HomeSecrets(hmac.digest(secret, _PEPPER, "sha256"), Secret(f"mga-{token}", f"{FILE_NAME} in MIXGATE_HOME"))
+    return HomeSecrets(
+        hmac.digest(secret, _PEPPER, "sha256"),
+        Secret(f"mga-{token}", f"{FILE_NAME} in MIXGATE_HOME"),
+        hmac.digest(secret, _MARK, "sha256").hex()[:16],
+    )
 
 
 def _read(path: Path) -> bytes:

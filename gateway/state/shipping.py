@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -85,7 +86,6 @@ class Shipper:
         store: Submits,
         url: str,
         *,
-        release: str = "",
         key_mark: str = "",
         on_keys: Callable[[Sequence[KeyRow]], None] | None = None,
     ) -> None:
@@ -95,14 +95,13 @@ class Shipper:
             path: mixgate.db.
             store: It keeps how far the sending has come, and writes the fleet's keys.
             url: Of Postgres.
-            release: Of Mixgate, to be shown.
             key_mark: Tells whether two gateways have the same secret for keys; empty: no keys go to or fro.
             on_keys: Told of keys that another gateway changed, once they are in the file. Called by the thread.
         """
         self._path = path
         self._store = store
         self._url = url
-        self._release = release
+        self._release = _release()
         self._key_mark = key_mark
         self._on_keys = on_keys
         self._database: Database | None = None
@@ -321,6 +320,13 @@ class Shipper:
                 save_keys(connection, changed)
             known.note(changed)
         known.state = state
+
+
+def _release() -> str:
+    try:
+        return version("mixgate")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def _write_keys(connection: sqlite3.Connection, rows: Sequence[KeyRow]) -> None:
