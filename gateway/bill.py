@@ -37,6 +37,8 @@ class Origin(Struct, frozen=True, gc=False, kw_only=True):
     user: str = ""
     session: str = ""
     tags: tuple[str, ...] = ()
+    traceparent: str = ""
+    """The header by which the client's own trace goes on here."""
 
 
 class Tariffs:

@@ -4,7 +4,7 @@ A failure is never raised out of here: it is the last event, an AnswerFailed. Wh
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -63,6 +63,7 @@ class Call:
         "_watch",
         "attempt",
         "complete",
+        "headers",
         "refused",
         "stream",
     )
@@ -82,6 +83,8 @@ class Call:
         self.attempt = attempt
         self.refused: ProviderError | BegunLater | None = None
         """Why it must not be sent, if it must not, or who will say that."""
+        self.headers: Mapping[str, str] | None = None
+        """Sent along."""
         self.stream = stream
         self.complete = False
         self._asked = asked
@@ -124,6 +127,8 @@ class Call:
         try:
             wire = upstream.authorize(upstream.dialect.encode(self._asked, attempt.endpoint, stream=self.stream))
             attempt.adapted = wire.adapted
+            if self.headers is not None:
+                wire = replace(wire, headers={**wire.headers, **self.headers})
             if attempt.endpoint.local:
                 wire = replace(wire, caller=self._caller)
             if upstream.signer is not None:

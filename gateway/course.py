@@ -1,7 +1,7 @@
 """What one Answer is made by: the Plan, all that is around it, and how an Attempt begins and is settled there."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -35,6 +35,8 @@ class Course(Struct, frozen=True):
     hedges: HedgeBudget
     bill: Bill | None = None
     """Where what it costs is written down."""
+    trace_headers: Callable[[int], Mapping[str, str]] | None = None
+    """What an Attempt, by its number, tells its provider of the trace that it belongs to."""
     ended: Callable[[Any], None] | None = None
     """Called once with the Answer, when all is over."""
 
@@ -55,6 +57,8 @@ class Course(Struct, frozen=True):
             caller=self.caller,
         )
         call.refused = refused
+        if self.trace_headers is not None and not endpoint.local:
+            call.headers = self.trace_headers(attempt.number)
         return call
 
     def limit_s(self, call: Call) -> float:

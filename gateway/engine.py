@@ -35,6 +35,7 @@ from gateway.routing.preferences import parameters_of
 from gateway.routing.table import Table
 from gateway.routing.warmth import conversation_key
 from gateway.targets import Target, Targets
+from gateway.trace_context import Propagator, trace_headers
 from gateway.turns import Turns
 from providers.errors import MixgateError
 from providers.messages import ChatRequest
@@ -73,6 +74,8 @@ class Engine:
         """Where issued keys pay, if there may be any."""
         self.books: Books | None = None
         """The ledger, once it is open."""
+        self.propagator: Propagator | None = None
+        """What tells providers of traces, if anybody traces."""
         self._tariffs = Tariffs()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._hedges = HedgeBudget()
@@ -222,6 +225,7 @@ class Engine:
             caller=origin.caller,
             hedges=self._hedges,
             bill=bill,
+            trace_headers=trace_headers(self.propagator, origin.generation_id, origin.traceparent),
             ended=end,
         )
 
@@ -383,6 +387,7 @@ class Engine:
                 ended_s=decision.now_s if loop is None else loop.time(),
                 rescued=rescued,
                 cost_in_nusd=cost_in_nusd,
+                traceparent=origin.traceparent,
             )
         )
 

@@ -236,6 +236,7 @@ class Reuse:
                         ended_s=loop.time(),
                         cost_in_nusd=0,
                         cached=Cached(source_id, int(age_s), saved_in_nusd),
+                        traceparent=origin.traceparent,
                     )
                 )
 

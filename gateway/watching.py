@@ -1,8 +1,10 @@
 """What watches a gateway at work, put together: the meter, and whoever else is told when something is over."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from gateway.config.operations import Telemetry
 from gateway.engine import Engine
 from gateway.explain.trace import Sink, Trace
 from gateway.ledger.books import Books
@@ -11,6 +13,8 @@ from gateway.metrics.families import Family, Sample
 from gateway.metrics.gauges import Sources, read_gauges
 from gateway.metrics.meter import Meter
 from gateway.state.store import Store
+from gateway.trace_context import Propagator
+from gateway.tracing.export import Exporter, open_exporter
 
 
 class Watching:
@@ -23,11 +27,31 @@ class Watching:
     def __init__(self, sources: Sources) -> None:
         self._sources: Final = sources
         self.meter: Final = Meter()
+        self._exporter: Exporter | None = None
 
-    def begin(self, engine: Engine, store: Store, books: Books) -> None:
-        """Be told of what is over from now on."""
+    async def begin(self, engine: Engine, store: Store, books: Books, telemetry: Telemetry | None) -> None:
+        """Be told of what is over from now on.
+
+        Raises:
+            ConfigError: Traces are wanted, and the library for that is not installed.
+        """
         engine.sink = _Sinks(store, self.meter)
         books.on_settled = self.meter.settled
+        if telemetry is not None:
+            exporter = self._exporter = await asyncio.to_thread(open_exporter, telemetry)
+            exporter.start()
+            engine.sink = _Sinks(store, self.meter, exporter)
+            engine.propagator = Propagator(telemetry.sample)
+
+    async def end(self) -> None:
+        """Export what is left."""
+        if self._exporter is not None:
+            await asyncio.to_thread(self._exporter.close)
+
+    @property
+    def telemetry_dropped(self) -> int:
+        """Requests whose traces were not exported."""
+        return 0 if self._exporter is None else self._exporter.dropped
 
     def read(self) -> Callable[[str], tuple[bytes, str]]:
         """All figures now; what is given puts them into words, in any thread."""

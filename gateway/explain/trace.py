@@ -51,6 +51,8 @@ class Trace(Struct, frozen=True, kw_only=True, gc=False):
     rescued: Rescued | None = None
     cost_in_nusd: int | None = None
     cached: Cached | None = None
+    traceparent: str = ""
+    """The header by which the client's own trace goes on here."""
 
 
 class Sink(Protocol):

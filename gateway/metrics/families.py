@@ -73,6 +73,10 @@ RESCUES: Final = Family(
     ("route", "by"),
     "Answers that broke off and went on elsewhere. by: prefill (from the text so far), again (asked anew)",
 )
+CACHE_HITS: Final = Family("cache_hits", "counter", ("route",), "Requests answered with an answer that was kept")
+CACHE_SAVED: Final = Family(
+    "cache_saved_usd", "counter", ("route",), "USD that those answers cost when they were given first"
+)
 EXTRA_ATTEMPTS: Final = Family(
     "extra_attempts",
     "counter",

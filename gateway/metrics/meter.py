@@ -12,6 +12,8 @@ from gateway.ledger.entry import Intent, Settlement
 from gateway.metrics.families import (
     ATTEMPT_DURATION,
     ATTEMPTS,
+    CACHE_HITS,
+    CACHE_SAVED,
     COST,
     DURATION_BOUNDS_MS,
     EXTRA_ATTEMPTS,
@@ -72,13 +74,15 @@ class _EndpointCounts:
 class _RouteCounts:
     """Of one Route on one surface."""
 
-    __slots__ = ("duration", "extra", "failovers", "outcomes", "rescues")
+    __slots__ = ("duration", "extra", "failovers", "hits", "outcomes", "rescues", "saved_in_nusd")
 
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = {}
         self.extra: dict[str, int] = {}
         self.rescues: dict[str, int] = {}
         self.failovers = 0
+        self.hits = 0
+        self.saved_in_nusd = 0
         self.duration = _Spreading(DURATION_BOUNDS_MS)
 
 
@@ -128,6 +132,9 @@ class Meter:
             self._count_extra(counts, trace)
         if trace.rescued is not None:
             counts.rescues[trace.rescued.by] = counts.rescues.get(trace.rescued.by, 0) + 1
+        if trace.cached is not None:
+            counts.hits += 1
+            counts.saved_in_nusd += trace.cached.saved_in_nusd or 0
         return True
 
     def read(self) -> Iterator[tuple[Family, Sample]]:
@@ -177,6 +184,8 @@ def _read_endpoint(name: str, counts: _EndpointCounts) -> Iterator[tuple[Family,
 
 def _read_route(route: str, several: list[_RouteCounts]) -> Iterator[tuple[Family, Sample]]:
     yield FAILOVERS, ((route,), sum(one.failovers for one in several))
+    yield CACHE_HITS, ((route,), sum(one.hits for one in several))
+    yield CACHE_SAVED, ((route,), sum(one.saved_in_nusd for one in several) / NANO_PER_USD)
     for by, count in _added(one.rescues for one in several).items():
         yield RESCUES, ((route, by), count)
     for why, count in _added(one.extra for one in several).items():

@@ -63,6 +63,7 @@ def read_origin(
     title = fields.get(b"x-openrouter-title") or fields.get(b"x-title")
     referer = fields.get(b"http-referer") or fields.get(b"referer")
     tags = fields.get(b"x-mixgate-tags")
+    traceparent = fields.get(b"traceparent")
     return Origin(
         caller=caller,
         key_id=key_id,
@@ -72,6 +73,7 @@ def read_origin(
         referer="" if referer is None else _text(referer),
         user=clipped(user),
         session=clipped(session),
+        traceparent="" if traceparent is None else _text(traceparent),
         tags=() if tags is None else kept_tags(tag.strip() for tag in _decode(tags).split(",")),
     )
 
