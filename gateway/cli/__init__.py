@@ -16,6 +16,8 @@ COMMANDS = {
     "top": "Show who spends at the moment, and which endpoints answer.",
     "uptime": "Show how well and how fast every endpoint answers.",
     "requests": "Look for requests in the ledger.",
+    "what-if": "Work out what a time would have cost elsewhere, or otherwise routed.",
+    "reconcile": "Hold the ledger against what a provider says that it charged.",
     "doctor": "Look for what is wrong with this installation.",
     "refresh": "Ask OpenRouter what has changed.",
     "import": "Convert another gateway's configuration, or a price list.",
@@ -33,7 +35,7 @@ class _OnDemand(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(f"gateway.cli.{cmd_name}").command
+        command = import_module(f"gateway.cli.{cmd_name.replace('-', '_')}").command
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's

@@ -44,7 +44,7 @@ _MEMBERS: Final = (
 )
 
 
-class _Dollars(click.ParamType[int]):
+class Dollars(click.ParamType[int]):
     """An amount in nano-USD, given in dollars."""
 
     name = "USD"
@@ -75,7 +75,7 @@ class _Dollars(click.ParamType[int]):
 @click.option("--failed-over", is_flag=True, help="Only requests that were answered after an attempt that failed.")
 @click.option("--rescued", is_flag=True, help="Only answers that were cut and went on elsewhere.")
 @click.option(
-    "--min-cost", "min_cost_in_nusd", type=_Dollars(), help="Only requests that cost at least so many dollars."
+    "--min-cost", "min_cost_in_nusd", type=Dollars(), help="Only requests that cost at least so many dollars."
 )
 @click.option("--count", type=click.IntRange(1, COUNT_MAX), default=50, show_default=True, help="How many.")
 @click.option("--before", type=click.IntRange(1), help="Go on where the last page ended, as it says.")

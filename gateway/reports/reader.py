@@ -1,6 +1,7 @@
 """Walks through the ledger request by request, and finds each one's decision record; no block is unpacked twice."""
 
 import re
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,11 @@ from gateway.explain.static import read_static
 from gateway.ledger.costs import Tariff, read_tariff
 from gateway.routing.table import Table
 from gateway.state.blocks import records
+from gateway.state.cache_rows import read_cache_rows
 from gateway.state.entries import Entry
+from gateway.state.errors import translate
 from gateway.state.ledger_reader import PAGE_MAX, By, Filter, LedgerReader
+from gateway.state.ledger_rows import HOUR_US
 
 BLOCKS_MAX: Final = 32
 """Blocks of records that are held unpacked."""
@@ -157,6 +161,19 @@ class ReportReader(LedgerReader):
             "FROM spend_hour WHERE by = ? AND hour >= ? AND hour < ? ORDER BY hour LIMIT ?",
             ("all" if by == "day" else by, first, end, HOURS_MAX),
         )
+
+    def given_again(self, since_us: int, until_us: int, *, key_id: str | None, route: str | None) -> tuple[int, int]:
+        """How many answers were given again in the hours of a time, and what they would have cost, in nano-USD.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        try:
+            rows = read_cache_rows(self._connection, since_us // HOUR_US, -(-until_us // HOUR_US))
+        except sqlite3.Error as error:
+            raise translate(error) from error
+        some = [row for row in rows if key_id in {None, row.key_id} and route in {None, row.route}]
+        return sum(row.hits for row in some), sum(row.saved_in_nusd for row in some)
 
     def _unpack(self, block: int) -> dict[str, bytes]:
         if len(self._blocks) >= BLOCKS_MAX:

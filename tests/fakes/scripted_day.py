@@ -2,8 +2,6 @@
 
 from datetime import UTC, datetime
 
-from msgspec.structs import replace
-
 from gateway.attempts import Attempt
 from gateway.explain.trace import Packer, Trace
 from gateway.ledger.costs import Ending, settlement_of, tariff_of
@@ -32,19 +30,34 @@ def gen_id(unix_s, number):
 
 
 class Day:
-    """Writes what is asked of it at once."""
+    """Writes what is asked of it at once; a lazy one, when its file is looked for."""
 
-    def __init__(self, home, catalogue):
-        self.path = home / FILE_NAME
+    def __init__(self, home, catalogue, *, lazy=False):
+        self._path = home / FILE_NAME
+        self._lazy = lazy
+        self._rows, self._prices, self._records = [], {}, []
         self.catalogue = catalogue
-        self._writer = Writer(open_writer(self.path))
+        self._writer = Writer(open_writer(self._path))
         self._pack = Packer()
         self._count = 0
         self._tables = {}
         self._tariffs = {}
 
     def close(self):
+        self.flush()
         self._writer.close()
+
+    @property
+    def path(self):
+        self.flush()
+        return self._path
+
+    def flush(self):
+        if self._rows:
+            self._writer.write_ledger(Batch(self._rows, [*self._prices.values()]))
+        if self._records:
+            self._writer.write_records(self._records, START_S)
+        self._rows, self._prices, self._records = [], {}, []
 
     def tariff(self, endpoint_id):
         if endpoint_id not in self._tariffs:
@@ -63,16 +76,17 @@ class Day:
         self._count += 1
         name = gen_id(unix_s, self._count)
         ask = ask or Ask(prompt_tokens=100, output_tokens=200)
-        rows, tried, prices = [], [], {}
+        tried = []
         for number, (endpoint, how) in enumerate(attempts, 1):
             row, attempt = self._attempt(f"{name}/{number}", unix_s + number - 1, endpoint, how, route, ask, facts)
-            rows.append(row)
+            self._rows.append(row)
             tried.append(attempt)
             snapshot = self.tariff(endpoint).snapshot
-            prices[snapshot.price_id] = snapshot
-        self._writer.write_ledger(Batch(rows, [*prices.values()]))
+            self._prices[snapshot.price_id] = snapshot
         if record:
             self._record(name, unix_s, ask, seen or {}, draw, tried, route, rescued)
+        if not self._lazy:
+            self.flush()
         return name
 
     def minutes(self, *rows):
@@ -153,6 +167,4 @@ class Day:
             ended_s=102.0,
             rescued=rescued,
         )
-        packed = self._pack(trace)
-        static = packed.static
-        self._writer.write_records([replace(packed, static=static)], unix_s)
+        self._records.append(self._pack(trace))
