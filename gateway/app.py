@@ -136,6 +136,7 @@ class Gateway:
         transports: list[Transport] = [self._http, self._litellm, *self._proxied.values()]
         for transport in transports:
             await transport.aclose()
+        await self.watching.end()
         if self._shipper is not None:
             await asyncio.to_thread(self._shipper.close)
         if self._store is not None:
