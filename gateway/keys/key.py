@@ -55,6 +55,11 @@ class KeyLimits(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True)
             or self.week_in_nusd is not None
         )
 
+    @property
+    def has_rate(self) -> bool:
+        """Whether there is a limit on how often, or how much at once."""
+        return not (self.requests_per_min is None and self.tokens_per_min is None and self.concurrency is None)
+
 
 NO_LIMITS: Final = KeyLimits()
 

@@ -122,6 +122,10 @@ class Limiter:
                     worst = one
         if worst is not None:
             return worst
+        return self._take(paces, tokens, now_s)
+
+    @staticmethod
+    def _take(paces: list[Pace], tokens: int, now_s: float) -> Pass:
         for pace in paces:
             pace.running += 1
             if pace.requests is not None:
@@ -129,6 +133,11 @@ class Limiter:
             if pace.tokens is not None:
                 pace.tokens.take(tokens, now_s)
         return Pass(tuple(paces), tokens)
+
+    def take(self, key_id: str, tokens: int, now_s: float) -> Pass:
+        """Count a request that was let in by somebody who counts for several processes."""
+        paces = [self._pace(record, now_s) for record in self._chain_of(key_id)]
+        return self._take(paces, tokens, now_s)
 
     def leave(self, held: Pass, tokens: int | None, now_s: float) -> None:
         """A request is over. Told twice, it counts once.

@@ -87,6 +87,10 @@ class Lane:
         """Why it is not up, without addresses."""
         self.losses = 0
         """Connections that were lost."""
+        self.down_since_s = 0.0
+        """Since when it is not up, by the loop's clock. Means something while it is not."""
+        self.on_down: Callable[[], None] = _nothing
+        self.on_up: Callable[[], None] = _nothing
 
     @property
     def brisk(self) -> bool:
@@ -125,13 +129,14 @@ class Lane:
     def reset(self, reason: str) -> None:
         """Give the connection up, and greet anew."""
         self._quit = True
-        self.up = False
         self.reason = reason
+        self._go_down()
         self._wake.set()
 
     async def run(self) -> None:
         """Keep a connection, until cancelled."""
         back_s = 0.0
+        self.down_since_s = asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(back_s)
             back_s = min(max(BACK_FIRST_S, back_s * 2), BACK_MAX_S)
@@ -146,7 +151,7 @@ class Lane:
             except (OSError, ScriptError, LaneDownError) as error:  # a TimeoutError is an OSError
                 self._note_loss(error)
             finally:
-                self.up = False
+                self._go_down()
                 await link.close()
                 self._fail_all()
             back_s = max(back_s, BACK_FIRST_S)
@@ -157,10 +162,17 @@ class Lane:
         self._quit = self.slow = False
         self.up = True
         self.reason = ""
+        self.on_up()
+
+    def _go_down(self) -> None:
+        if self.up:
+            self.up = False
+            self.down_since_s = asyncio.get_running_loop().time()
+            self.on_down()
 
     def _note_loss(self, error: Exception) -> None:
-        if self.up or not self.losses:
-            _log.warning("Redis (%s) cannot be used now: %s", self._name, type(error).__name__)
+        if not self.reason or not self.losses:
+            _log.warning("Redis (%s) cannot be used now: %s", self._name, error or type(error).__name__)
         self.losses += 1
         self.reason = "Redis does not answer in time" if isinstance(error, TimeoutError) else "Redis cannot be used"
 
@@ -205,3 +217,7 @@ def _look(future: "asyncio.Future[Any]") -> None:
     """Somebody has looked at how it ended, even where nobody waits for it any more."""
     if not future.cancelled():
         future.exception()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

@@ -46,6 +46,7 @@ local function text(number)
   return string.format('%.0f', number)
 end
 local function negative(amount)
+  if amount == '0' then return amount end
   return amount:sub(1, 1) == '-' and amount:sub(2) or '-' .. amount
 end
 local function is_fenced()
