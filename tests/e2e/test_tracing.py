@@ -9,7 +9,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from gateway.config.load import load
 from gateway.errors import ConfigError
 from gateway.trace_context import span_id
-from gateway.tracing import export
+from gateway.tracing import export, otlp
 from tests.fakes.collector import attributes, collector
 from tests.fakes.duo import Place, config_of
 from tests.fakes.gateway import chat, running_gateway
@@ -21,6 +21,13 @@ TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SECRET = "canary-collector-token-5f3a"
 PROMPT = "canary-prompt-what-a-client-said"
 ENV = {"COLLECTOR": SECRET}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_hurry(monkeypatch):
+    monkeypatch.setattr(export, "EXPORT_EVERY_S", 0.1)
+    monkeypatch.setattr(export, "CLOSE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(otlp, "LAST_EXPORT_S", 1.0)
 
 
 def settings(url, sample=1):
@@ -143,7 +150,6 @@ async def test_without_telemetry_providers_are_told_of_no_trace(tmp_path):
 
 @pytest.mark.parametrize("trouble", ["refused", "error", "hangs"])
 async def test_a_collector_in_trouble_costs_no_request_anything_and_is_counted(tmp_path, trouble, monkeypatch):
-    monkeypatch.setattr(export, "CLOSE_TIMEOUT_S", 0.3)
     monkeypatch.setattr(export, "QUEUE_MAX", 4)
     monkeypatch.setattr(export, "BATCH_MAX", 2)
     async with collector() as taken, scripted(tells()) as good:
