@@ -24,6 +24,7 @@ async function show() {
   hide();
   if (leave) leave();
   leave = null;
+  content.setAttribute("aria-busy", "true");
   const { page } = here();
   const session = currentSession();
   document.getElementById("pages").hidden = !session.signed_in;
@@ -34,12 +35,12 @@ async function show() {
   }
   if (!session.signed_in) {
     document.title = "Sign in · Mixgate";
-    fill(content, signInPage(session, show));
+    put(signInPage(session, show));
     return;
   }
   if (!(page in PAGES)) {
     document.title = "Not found · Mixgate";
-    fill(content, el("h1", {}, "There is no such page"), el("p", {}, el("a", { href: urlTo("overview") }, "To the overview")));
+    put(el("h1", {}, "There is no such page"), el("p", {}, el("a", { href: urlTo("overview") }, "To the overview")));
     return;
   }
   const [title, load] = PAGES[page];
@@ -51,13 +52,18 @@ async function show() {
     const scroll = shown === page ? window.scrollY : 0;
     const holder = el("div", { class: `page page-${page}` });
     leave = render(holder, here()) || null;
-    fill(content, holder);
+    put(holder);
     window.scrollTo(0, scroll);
     if (shown && shown !== page) content.focus({ preventScroll: true });
     shown = page;
   } catch (error) {
-    fill(content, failed(error, show));
+    put(failed(error, show));
   }
+}
+
+function put(...made) {
+  fill(content, ...made);
+  content.removeAttribute("aria-busy");
 }
 
 async function start() {
@@ -78,7 +84,7 @@ async function start() {
   try {
     await loadSession();
   } catch (error) {
-    fill(content, failed(error, () => location.reload()));
+    put(failed(error, () => location.reload()));
     return;
   }
   follow(show);

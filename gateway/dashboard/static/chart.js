@@ -14,12 +14,12 @@ const redraws = new Set();
 export function chart(spec, { table = null, legend = spec.series.length > 1, none = "Nothing to draw for this time." } = {}) {
   const drawn = spec.series.some((one) => one.values.some((value) => value));
   if (!drawn) return el("div", {}, empty(none), table ? folded(table) : null);
-  const place = el("div", { class: "chart" });
+  const place = el("div", { class: "chart", "aria-busy": "true" });
   place.style.minHeight = `${spec.height}px`;
   const box = el("div", { class: "chart-box" }, place, legend ? legendOf(spec) : null, table ? folded(table) : null);
   const draw = async () => {
-    const width = Math.round(place.clientWidth);
-    if (!place.isConnected || width < 120 || width === place.drawnWidth) return;
+    const width = Math.max(120, Math.round(place.clientWidth));
+    if (!place.isConnected || width === place.drawnWidth) return;
     place.drawnWidth = width;
     try {
       const text = await post("chart", { ...spec, width, every: everyFor(spec, width) }, "text");
@@ -34,6 +34,7 @@ export function chart(spec, { table = null, legend = spec.series.length > 1, non
       place.drawnWidth = null;
       fill(place, failed(error, draw));
     }
+    place.removeAttribute("aria-busy");
   };
   place.redraw = draw;
   redraws.add(place);

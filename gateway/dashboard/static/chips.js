@@ -5,7 +5,7 @@ import { el } from "./dom.js";
 /** How something ended, in a colour and in words. */
 export function outcome(how, code = null) {
   const kind = how === "ok" ? "good" : how === "failed" ? "bad" : "quiet";
-  return el("span", { class: `chip ${kind}`, title: code }, how, code ? el("span", { class: "chip-code" }, ` ${code}`) : null);
+  return el("span", {}, el("span", { class: `chip ${kind}` }, how), code ? el("span", { class: "why" }, ` ${code}`) : null);
 }
 
 const STANDINGS = { healthy: "good", degraded: "warn", probing: "warn", parked: "warn", open: "bad", disabled: "quiet", off: "quiet" };

@@ -15,10 +15,11 @@ export function choice(name, label, options, chosen) {
 
 /** A list of which one is chosen. */
 export function pick(name, label, options, chosen) {
-  const list = el("select", { name, onchange: (event) => change({ [name]: event.target.value, before: "" }) },
+  const id = `filter-${name}`;
+  const list = el("select", { id, name, onchange: (event) => change({ [name]: event.target.value, before: "" }) },
     options.map(([value, words]) => el("option", { value, selected: value === chosen }, words)),
   );
-  return el("label", { class: "field" }, el("span", {}, label), list);
+  return el("div", { class: "field" }, el("label", { for: id }, label), list);
 }
 
 /**
@@ -31,8 +32,9 @@ export function filterForm(fields, extra = []) {
   const inputs = fields.map((field) => {
     const list = field.known ? `known-${field.name}` : null;
     if (list) lists.push([list, field.known]);
-    return el("label", { class: "field" }, el("span", {}, field.label),
-      el("input", { name: field.name, type: field.type || "text", value: filters[field.name] || "", placeholder: field.hint || null, list, autocomplete: "off", spellcheck: "false", inputmode: field.inputmode || null }),
+    const id = `filter-${field.name}`;
+    return el("div", { class: "field" }, el("label", { for: id }, field.label),
+      el("input", { id, name: field.name, type: field.type || "text", value: filters[field.name] || "", placeholder: field.hint || null, list, autocomplete: "off", spellcheck: "false", inputmode: field.inputmode || null }),
       list ? el("datalist", { id: list }) : null,
     );
   });
@@ -47,7 +49,10 @@ export function filterForm(fields, extra = []) {
     el("button", { type: "button", class: "quiet", onclick: () => change(Object.fromEntries(Object.keys(here().filters).map((name) => [name, ""]))) }, "Clear"),
   ));
   form.addEventListener("focusin", () => propose(form, lists), { once: true });
-  return form;
+  // Folded on a phone, where they would fill the screen; a wide screen shows no summary to fold by.
+  const used = Object.keys(filters).filter((name) => name !== "before").length;
+  const wide = window.matchMedia("(min-width: 641px)").matches;
+  return el("details", { class: "filters-fold", open: wide }, el("summary", {}, used ? `Filters (${used})` : "Filters"), form);
 }
 
 // Names that the ledger knows, asked for when somebody is about to type one.

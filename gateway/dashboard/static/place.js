@@ -35,7 +35,15 @@ export function change(filters) {
 /** Call when the place changes; links to pages of ours are followed in place. */
 export function follow(listener) {
   listeners.push(listener);
-  window.addEventListener("popstate", listener);
+  let last = location.pathname + location.search;
+  listeners.push(() => {
+    last = location.pathname + location.search;
+  });
+  window.addEventListener("popstate", () => {
+    // A link to a part of the page is no other place.
+    if (last === location.pathname + location.search) return;
+    for (const one of listeners) one();
+  });
   document.addEventListener("click", (event) => {
     const link = event.target.closest ? event.target.closest("a[href]") : null;
     if (!link || event.defaultPrevented || event.button !== 0) return;
