@@ -13,7 +13,7 @@ from local_backend.file_errors import LocalBackendError
 from providers import local
 from providers.errors import BadRequestError, MixgateError, ProviderError, ServerError
 
-ERROR_MODULES = ("providers.errors", "gateway.errors", "gateway.server.refusals")
+ERROR_MODULES = ("providers.errors", "gateway.errors", "gateway.server.refusals", "gateway.dashboard.errors")
 
 
 def error_page() -> Iterator[str]:

@@ -27,6 +27,7 @@ _HELP = {
     "client_keys": "Keys that clients must show, as env:NAME or file:/path.",
     "admin_token": "Token that manages client keys over HTTP, as env:NAME or file:/path.",
     "metrics_token": "Token that reads /metrics and nothing else, as env:NAME or file:/path.",
+    "viewer_token": "Token to look at the dashboard, but not at who asked, as env:NAME or file:/path.",
     "trusted_proxies": "Reverse proxies whose forwarding headers are believed.",
     "hosts": "More names that clients may reach the gateway by.",
     "drain_s": "Seconds that running answers get after SIGTERM.",
@@ -85,7 +86,8 @@ def announce(catalogue: Catalogue, host: str, port: int) -> None:
     if catalogue.warnings:
         count = len(catalogue.warnings)
         click.echo(f"  {count} remark{'s' if count > 1 else ''} on the configuration: see mixgate check")
-    click.echo(f"\nbase URL  {click.style(url, bold=True)}\n")
+    click.echo(f"\nbase URL   {click.style(url, bold=True)}")
+    click.echo(f"dashboard  {url.removesuffix('v1')}dashboard/\n")
     if names:
         click.echo(curl_line(url, names[0], catalogue.gateway) + "\n")
     else:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,9 @@ WAITING_MAX: Final = 32
 LOOK_UP_MAX_S: Final = 5.0
 """How long one may take, from when it was asked for."""
 RETRY_AFTER_S: Final = 1.0
+OPENING_S: Final = 1.0
+"""How long the file is waited for."""
+OPENING_STEP_S: Final = 0.05
 
 Found = TypeVar("Found")
 
@@ -65,7 +69,7 @@ class Readers:
                 raise DashboardTimeoutError(
                     f"The look-up took longer than {self._look_up_max_s:g} s; ask for a shorter time or fewer rows."
                 ) from error
-            raise FiguresUnavailableError(f"The store cannot be read: {error}") from error
+            raise FiguresUnavailableError(f"The store cannot be read: {error}", retry_after_s=RETRY_AFTER_S) from error
         finally:
             if running.done():
                 deadline.cancel()
@@ -114,7 +118,7 @@ class _Call(Generic[Found]):
         try:
             reader = self._idle.pop()
         except IndexError:
-            reader = FiguresReader(self._path)
+            reader = _open(self._path)
         reader.begin()
         with self._lock:
             self._reader = reader
@@ -133,6 +137,24 @@ class _Call(Generic[Found]):
                 reader.close()
             else:
                 self._idle.append(reader)
+
+
+def _open(path: Path) -> FiguresReader:
+    """A connection to a file that is of this version: the store makes or changes it a moment after the start."""
+    waited_s = 0.0
+    while True:
+        try:
+            reader = FiguresReader(path)
+            if reader.is_current():
+                return reader
+            reader.close()
+            failure = StoreError("the file is of another version")
+        except StoreError as error:
+            failure = error
+        if waited_s >= OPENING_S:
+            raise failure
+        time.sleep(OPENING_STEP_S)  # in a thread of our own
+        waited_s += OPENING_STEP_S
 
 
 def _draw(body: bytes) -> bytes:

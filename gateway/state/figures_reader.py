@@ -7,7 +7,7 @@ from msgspec import Struct
 from gateway.observation import TTFT_BUCKETS, TTFT_HISTOGRAM_BYTES
 from gateway.state.bulk_reader import BulkReader
 from gateway.state.ledger_reader import By, Spent
-from gateway.state.schema import SPANS, SPENT_COLUMNS
+from gateway.state.schema import MIGRATIONS, SPANS, SPENT_COLUMNS
 from gateway.state.writer import EndpointEvent
 
 Step = Literal["hour", "day"]
@@ -64,6 +64,14 @@ class Outcome(Struct, frozen=True, gc=False):
 
 class FiguresReader(BulkReader):
     """Look-ups of the dashboard, besides those in the ledger."""
+
+    def is_current(self) -> bool:
+        """Whether the file has all that this version looks for.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        return self._rows("SELECT user_version FROM pragma_user_version")[0][0] >= len(MIGRATIONS)
 
     def outcomes(self, first_hour: int, end_hour: int) -> tuple[Outcome, ...]:
         """What requests came to that began in these hours.

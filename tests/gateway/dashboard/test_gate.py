@@ -45,7 +45,9 @@ class Clock:
 
 
 def scope(scheme="https", host="gate.example", peer="192.0.2.7", *, loopback=False, **headers):
-    fields = {b"host": host.encode()} | {name.replace("_", "-").encode(): said.encode() for name, said in headers.items()}
+    fields = {b"host": host.encode()} | {
+        name.replace("_", "-").encode(): said.encode() for name, said in headers.items()
+    }
     return {"scheme": scheme, "client": (peer, 1), HOST: host, LOOPBACK: loopback, FIELDS: fields}
 
 
