@@ -85,9 +85,9 @@ def unpack(data: bytes) -> Kept | None:
     """What `pack` made; None where it is anything else, such as an entry of another version."""
     try:
         row = _decode(data)
-        if row.form != FORM:
+        if row.form != FORM or any(place < 0 for place, _ in row.events):
             return None
-        events = tuple(msgspec.convert(said, _KINDS[place]) for place, said in row.events if place >= 0)
+        events = tuple(msgspec.convert(said, _KINDS[place]) for place, said in row.events)
     except (msgspec.DecodeError, UnicodeDecodeError, IndexError, RecursionError):
         return None
     return Kept(
