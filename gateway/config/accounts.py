@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
+from gateway.config.alerts import settle_alerts
 from gateway.config.aws import AWS_VARIABLES, REGION, look
 from gateway.config.catalogue import GatewaySettings, ProviderEntry, Tls
 from gateway.config.complaints import Located
@@ -108,6 +109,9 @@ def settle_gateway(
         message = f"gateway.host {section.host} can be reached from elsewhere, and there are no client keys"
         fix = "run `mixgate keys create`, add `client_keys: [env:NAME]` under gateway, or listen on 127.0.0.1"
         problems.append(complain("host", message=message, fix=fix))
+    alerts, more_files, more_problems = settle_alerts(section.alerts, env, complain)
+    files += more_files
+    problems += more_problems
     settings = GatewaySettings(
         host=section.host,
         port=section.port,
@@ -121,6 +125,7 @@ def settle_gateway(
         log=settle_log(section.log),
         telemetry=telemetry,
         postgres=postgres,
+        alerts=alerts,
         drain_s=section.drain_s,
         in_flight_max=section.in_flight_max,
         in_flight_per_key_max=section.in_flight_per_key_max,

@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from gateway.config.alerts import AlertTarget
 from gateway.config.complaints import near
 from gateway.config.operations import LogSettings, Telemetry
 from gateway.config.schema import DEFAULT_POLICY, ORDERED, LocalPlace, Policy
@@ -49,6 +50,8 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     telemetry: Telemetry | None = None
     postgres: PostgresSettings | None = None
     """Where a fleet has its ledger."""
+    alerts: tuple[AlertTarget, ...] = ()
+    """Who is told of budgets, outages and unusual spending."""
     drain_s: int = 120
     in_flight_max: int = 1000
     """Requests answered at the same time."""

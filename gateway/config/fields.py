@@ -138,7 +138,12 @@ def _dialect(value: str) -> str:
     return value
 
 
-def _url(value: str, what: str, example: str) -> str:
+def read_url(value: str, what: str, example: str) -> str:
+    """An http(s) URL of host and path, without a trailing slash, a query or a password.
+
+    Raises:
+        PydanticCustomError: It is none.
+    """
     if looks_like_key(value):
         refuse(
             f"a credential is written into {what}",
@@ -161,7 +166,7 @@ def _url(value: str, what: str, example: str) -> str:
 
 
 def _base_url(value: str) -> str:
-    url = _url(value, "base_url", "http://127.0.0.1:8000/v1")
+    url = read_url(value, "base_url", "http://127.0.0.1:8000/v1")
     for suffix in ("/chat/completions", "/models"):
         if url.endswith(suffix):
             refuse(f"base_url ends in {suffix}", f"leave that off: {show(url.removesuffix(suffix))}")
@@ -169,7 +174,7 @@ def _base_url(value: str) -> str:
 
 
 def _proxy(value: str) -> str:
-    return value if is_reference(value) else _url(value, "proxy", "http://proxy.example:3128")
+    return value if is_reference(value) else read_url(value, "proxy", "http://proxy.example:3128")
 
 
 def _reference(value: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_type_hints
 
 from pydantic import Field, create_model, model_validator
 
+from gateway.config.alerts import ALERT_TARGETS_MAX, AlertSection
 from gateway.config.fields import (
     CACHE_TTL_MAX_S,
     DRAIN_MAX_S,
@@ -332,6 +333,9 @@ class GatewaySection(Section):
     log: LogSection | None = Field(default=None, description="What the log is like")
     telemetry: TelemetrySection | None = Field(default=None, description="Traces and metrics by OpenTelemetry")
     postgres: PostgresSection | None = Field(default=None, description="A ledger and keys that gateways share")
+    alerts: list[AlertSection] = Field(
+        default=[], max_length=ALERT_TARGETS_MAX, description="Who is told of budgets, outages and unusual spending"
+    )
     trusted_proxies: list[Network] = Field(
         default=[], description="Reverse proxies whose forwarding headers are believed"
     )

@@ -74,11 +74,20 @@ def write_entries(connection: sqlite3.Connection, batch: Batch) -> None:
     # Rows are never removed, so that what is new is what comes behind the last.
     last: int = connection.execute("SELECT coalesce(max(entry), 0) FROM entry").fetchone()[0]
     if _insert(connection, batch.rows) > 0:
-        connection.execute(_MAKE_FRESH)
-        connection.execute(_ADD_UP, (last,))
-        for statement in _KEEP:
-            connection.execute(statement)
-        connection.execute("DELETE FROM temp.fresh")
+        add_up(connection, last)
+
+
+def add_up(connection: sqlite3.Connection, last: int) -> None:
+    """Add what the rows behind one come to, inside a transaction of the caller's.
+
+    Raises:
+        sqlite3.Error: Nothing of it is there then, once the transaction is rolled back.
+    """
+    connection.execute(_MAKE_FRESH)
+    connection.execute(_ADD_UP, (last,))
+    for statement in _KEEP:
+        connection.execute(statement)
+    connection.execute("DELETE FROM temp.fresh")
 
 
 def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> int:

@@ -63,7 +63,7 @@ _COUNT: Final = (
 )
 
 
-def count_requests(connection: sqlite3.Connection) -> bool:
+def count_requests(connection: sqlite3.Connection, rows_max: int = ROWS_AT_ONCE) -> bool:
     """Count the requests of some rows that were not counted yet. Whether there are more.
 
     Raises:
@@ -73,7 +73,7 @@ def count_requests(connection: sqlite3.Connection) -> bool:
     last: int = connection.execute("SELECT coalesce(max(entry), 0) FROM entry").fetchone()[0]
     if done >= last:
         return False
-    upto = min(last, done + ROWS_AT_ONCE)
+    upto = min(last, done + rows_max)
     connection.execute(_MAKE_TOUCHED)
     connection.execute("DELETE FROM temp.touched")
     connection.execute(_TOUCH, (done, upto))

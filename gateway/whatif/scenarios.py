@@ -192,6 +192,27 @@ def extreme(case: Case, world: World, *, dearest: bool) -> Verdict:
     return pick(known, key=_cost_of)
 
 
+class Choice(Struct, frozen=True, gc=False):
+    """Whom the router would choose, and what the answer costs there."""
+
+    endpoint: str
+    cost_in_nusd: int
+
+
+def when_all_is_well(case: Case, world: World) -> Choice | None:
+    """Whom the router would have asked first had every Endpoint been well; None: nobody, or at an unknown cost."""
+    table = case.table if case.record is not None else world.today(case.final.route)
+    if table is None:
+        return None
+    draw = draw_of(case) if case.record is None else case.record.draw
+    plan = decide(table, ask_of(case), {}, now_s=0.0, draw=draw, now_utc=case.now_utc)
+    if not plan.candidates:
+        return None
+    seat = plan.candidates[0]
+    verdict = _answer_of(case, _Decided(plan, world.rows(table), by_today=case.record is None), seat)
+    return None if verdict.cost_in_nusd is None else Choice(seat.endpoint.id, verdict.cost_in_nusd)
+
+
 def as_it_was(case: Case) -> Verdict:
     """What it cost."""
     return Verdict(None, reason=UNKNOWN_COST) if case.unknown else Verdict(case.as_was_in_nusd)
