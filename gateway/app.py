@@ -30,6 +30,7 @@ from gateway.health import Health
 from gateway.health_history import Announcer, keep, keep_on, recall
 from gateway.keys.storage import has_issued_keys
 from gateway.ledger.books import Books
+from gateway.logs import adopt
 from gateway.metrics.gauges import Sources
 from gateway.payment import Till
 from gateway.probes import Prober
@@ -114,7 +115,7 @@ class Gateway:
         recall(self.health, path, unix_s=time.time(), now_s=asyncio.get_running_loop().time())
         self._store = self._announcer.store = self.engine.sink = Store.open(path, Packer())
         self.engine.books = await asyncio.to_thread(Books.open, self._home, self._store)
-        await self.watching.begin(self.engine, self._store, self.engine.books, self._fleet.catalogue.gateway.telemetry)
+        await self.watching.begin(self.engine, self._store, self.engine.books, self._fleet.catalogue.gateway)
         self._tasks = [
             asyncio.create_task(keep_on(self.health, self._store, time.time)),
             asyncio.create_task(_watch_lag(self.admission)),
@@ -151,6 +152,7 @@ class Gateway:
         old = self._fleet.catalogue
         self.live.authenticator = self.access.authenticator(catalogue.gateway)
         self.live.proxies = _proxies(catalogue)
+        adopt(catalogue.gateway.log)
         self._fleet = Fleet(catalogue, self._upstreams(catalogue), self._fleet.off)
         self._watch_over(catalogue)
         self.admission.in_flight_max = catalogue.gateway.in_flight_max

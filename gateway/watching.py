@@ -4,14 +4,16 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from gateway.config.operations import Telemetry
+from gateway.config.catalogue import GatewaySettings
 from gateway.engine import Engine
 from gateway.explain.trace import Sink, Trace
 from gateway.ledger.books import Books
+from gateway.logs import adopt
 from gateway.metrics.exposition import render
 from gateway.metrics.families import Family, Sample
 from gateway.metrics.gauges import Sources, read_gauges
 from gateway.metrics.meter import Meter
+from gateway.request_log import RequestLog
 from gateway.state.store import Store
 from gateway.trace_context import Propagator
 from gateway.tracing.export import Exporter, open_exporter
@@ -28,23 +30,33 @@ class Watching:
         self._sources: Final = sources
         self.meter: Final = Meter()
         self._exporter: Exporter | None = None
+        self._lines: RequestLog | None = None
 
-    async def begin(self, engine: Engine, store: Store, books: Books, telemetry: Telemetry | None) -> None:
+    async def begin(self, engine: Engine, store: Store, books: Books, settings: GatewaySettings) -> None:
         """Be told of what is over from now on.
 
         Raises:
             ConfigError: Traces are wanted, and the library for that is not installed.
         """
-        engine.sink = _Sinks(store, self.meter)
+        adopt(settings.log)
+        sinks: list[Sink] = [self.meter]
         books.on_settled = self.meter.settled
+        if settings.log.requests:
+            self._lines = RequestLog()
+            self._lines.start()
+            sinks.append(self._lines)
+        telemetry = settings.telemetry
         if telemetry is not None:
             exporter = self._exporter = await asyncio.to_thread(open_exporter, telemetry)
             exporter.start()
-            engine.sink = _Sinks(store, self.meter, exporter)
+            sinks.append(exporter)
             engine.propagator = Propagator(telemetry.sample)
+        engine.sink = _Sinks(store, *sinks)
 
     async def end(self) -> None:
-        """Export what is left."""
+        """Write and export what is left."""
+        if self._lines is not None:
+            await asyncio.to_thread(self._lines.close)
         if self._exporter is not None:
             await asyncio.to_thread(self._exporter.close)
 

@@ -108,6 +108,13 @@ def looks_like_key(text: str) -> bool:
     return any(pattern.search(text) for pattern in (_KNOWN_KEY, _USERINFO, _KEY_IN_QUERY))
 
 
+def mask_keys(text: str) -> str:
+    """`text` without the credentials that are written out in it."""
+    for pattern in (_KNOWN_KEY, _USERINFO, _KEY_IN_QUERY):
+        text = pattern.sub(MASK, text)
+    return text
+
+
 def show(value: object) -> str:
     """`value` as a complaint may quote it: short, on one line, and masked where it could be a credential."""
     text = value if isinstance(value, str) else str(value)

@@ -28,6 +28,7 @@ from gateway.fleet import Fleet
 from gateway.keys.limits import Limited, rate_headers
 from gateway.keys.words import rate_error
 from gateway.learned import USUAL_OUTPUT_TOKENS
+from gateway.request_id import REQUEST_ID
 from gateway.reuse import Reuse
 from gateway.reused import AnyAnswer
 from gateway.routing.resolve import resolve
@@ -265,6 +266,7 @@ class Application:
         fields: Mapping[bytes, bytes] = scope[FIELDS]
         openrouter = scope["path"].startswith("/api/")
         generation_id = self._ids.mint()
+        REQUEST_ID.set(generation_id)
         hints = read_hints(fields, stream=bool(request.stream))
         wish = None if self._reuse is None else self._cache_wishes.read(fields, request, fleet.catalogue)
         origin = read_origin(
