@@ -216,8 +216,7 @@ def cli() -> Iterator[str]:
     yield from _help("mixgate", main, group)
     for name in COMMANDS:
         command = import_module(f"gateway.cli.{name}").command
-        context = click.Context(command, parent=group, info_name=name, terminal_width=HELP_WIDTH)
-        yield from _help(f"mixgate {name}", command, context)
+        yield from _helps(f"mixgate {name}", command, name, group)
     yield "## Environment\n"
     yield "Each setting of the [`gateway` section](providers-yaml.md#gateway) is read from a flag of `mixgate"
     yield "serve`, else from its variable, else from the file. Lists are separated by commas.\n"
@@ -225,6 +224,17 @@ def cli() -> Iterator[str]:
     yield from table(("variable", "flag"), variables)
     yield "Besides these:\n"
     yield from table(("variable", "meaning"), [(f"`{name}`", text) for name, text in VARIABLES.items()])
+
+
+def _helps(title: str, command: click.Command, name: str, parent: click.Context) -> Iterator[str]:
+    """The help of a command, and of all that stand below it."""
+    context = click.Context(command, parent=parent, info_name=name, terminal_width=HELP_WIDTH)
+    yield from _help(title, command, context)
+    if isinstance(command, click.Group):
+        for below in command.list_commands(context):
+            found = command.get_command(context, below)
+            if found is not None and not found.hidden:
+                yield from _helps(f"{title} {below}", found, below, context)
 
 
 def _help(title: str, command: click.Command, context: click.Context) -> Iterator[str]:

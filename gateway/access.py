@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,9 +20,11 @@ from gateway.keys.storage import load_ring, record_of, saver, spending
 from gateway.server.admin import KeyDesk
 from gateway.server.auth import Authenticator
 from gateway.server.key_routes import KeyRoutes
+from gateway.sharing.shared_purse import SharedPurse
 from gateway.state.connection import FILE_NAME
 from gateway.state.errors import StoreError
 from gateway.state.key_rows import KeyRow
+from gateway.state.key_use import read_last_used
 from gateway.state.ledger_reader import LedgerReader
 from gateway.state.shipping import Shipper
 from gateway.state.store import Store
@@ -41,21 +43,28 @@ class Access:
 
     Args:
         home: MIXGATE_HOME.
+        shared: Whether other processes spend the same keys' money.
 
     Raises:
         ConfigError: Its secret cannot be used.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, shared: bool = False) -> None:
         self._path = home / FILE_NAME
         self._secrets = open_home_secrets(home)
         self._store: Store | None = None
+        self.keep: Callable[[KeyRecord], Awaitable[None]] | None = None
+        """How a changed key is kept, where that is not this process's store."""
+        self.on_taken: Callable[[KeyRecord], None] | None = None
+        """Told of keys that another gateway of the fleet has changed."""
         self.ring = load_ring(self._path, self._secrets.pepper)
-        self.purse = Purse(self.ring.chain)
+        self.purse = SharedPurse(self.ring.chain) if shared else Purse(self.ring.chain)
         self.purse.knows_past = not self.ring.records()
         self.limiter = Limiter(self.ring.chain)
         self.office = KeyOffice(self.ring, self._secrets.pepper, self._save, _unix_us)
-        self.routes = KeyRoutes(KeyDesk(self.office, self.purse, time.time))
+        self.routes = KeyRoutes(
+            KeyDesk(self.office, self.purse, time.time, lambda: read_last_used(self._path, time.time()))
+        )
 
     def authenticator(self, settings: GatewaySettings) -> Authenticator:
         """Who is let in under these settings.
@@ -106,6 +115,8 @@ class Access:
         if known is None or known.deleted_us is None:
             self.ring.put(record)
             _log.info("the client key %s was changed by another gateway", record.id)
+            if self.on_taken is not None:
+                self.on_taken(record)
 
     async def open(self, store: Store) -> "asyncio.Task[None] | None":
         """Learn what was spent, once the ledger has handed the store what a crash left. To be called after that.
@@ -142,6 +153,9 @@ class Access:
             return read_past(spending(reader, [record.id for record in self.ring.records()]), time.time())
 
     async def _save(self, record: KeyRecord) -> None:
+        if self.keep is not None:
+            await self.keep(record)
+            return
         if self._store is None:
             raise KeysUnavailableError("the gateway is only starting; ask again in a moment", retry_after_s=1)
         await saver(self._store)(record)

@@ -4,6 +4,8 @@ https://openrouter.ai/docs/api-reference/api-keys. What its shapes have no membe
 and all four budgets. Amounts are JSON numbers in its members, decimal strings in ours.
 """
 
+import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -29,13 +31,16 @@ from gateway.server.key_members import (
     limits_of,
     unix_us,
 )
+from gateway.state.errors import StoreError
 
 WORKSPACE: Final = "default"
 """There is one."""
+LOOK_EVERY_S: Final = 10.0
+"""How often it is looked up when keys were last used, while somebody lists them."""
 PAGE_KEYS: Final = 100
 """Keys in one answer to a list; `offset` asks for those after."""
 
-
+_log = logging.getLogger("mixgate.keys")
 _NOT_THE_HOLDERS: Final = frozenset({"hash", "name", "disabled", "workspace_id"})
 """What the operator calls a key is none of its holder's business."""
 
@@ -47,13 +52,34 @@ class KeyDesk:
         office: Where keys are changed.
         purse: What they have spent.
         unix_s: The wall clock.
+        read_last_used: When each was last used, in seconds of Unix time. Blocks, so a thread calls it.
     """
 
-    def __init__(self, office: KeyOffice, purse: Purse, unix_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        office: KeyOffice,
+        purse: Purse,
+        unix_s: Callable[[], float],
+        read_last_used: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
+        self._read_last_used = read_last_used
+        self._last_used: Mapping[str, int] = {}
+        self._looked_unix_s = 0.0
         self._office = office
         self._ring: KeyRing = office.ring
         self._purse = purse
         self._unix_s = unix_s
+
+    async def look(self) -> None:
+        """Find out when keys were last used, if that was some time ago. Comes before whatever shows keys."""
+        unix_s = self._unix_s()
+        if abs(unix_s - self._looked_unix_s) < LOOK_EVERY_S:
+            return
+        self._looked_unix_s = unix_s
+        try:
+            self._last_used = await asyncio.to_thread(self._read_last_used)
+        except StoreError as error:
+            _log.info("when keys were last used cannot be read now: %s", error)
 
     def list_keys(self, query: dict[str, str]) -> dict[str, Any]:
         """`GET /keys`: from `offset` on, at most PAGE_KEYS; deleted ones never, disabled ones where asked for."""
@@ -160,7 +186,7 @@ class KeyDesk:
 
     def _item(self, record: KeyRecord) -> dict[str, Any]:
         spent = self._purse.usage(record.id, self._unix_s())
-        limits = record.limits
+        limits, last_used = record.limits, self._last_used.get(record.id)
         by_window = _by_window(spent)
         tightest = _tightest(limits, by_window)
         return {
@@ -175,7 +201,7 @@ class KeyDesk:
             "expires_at": _iso(record.expires_us),
             "creator_user_id": None,
             "external_user": None,
-            "last_used_at": None,
+            "last_used_at": None if last_used is None else _iso(last_used * US_PER_S),
             "workspace_id": WORKSPACE,
             "mixgate": {
                 "id": record.id,

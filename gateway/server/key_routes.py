@@ -48,6 +48,7 @@ class KeyRoutes:
 
     async def _own(self, scope: Scope, _receive: Receive, send: Send) -> None:
         caller: Caller = scope[CALLER]
+        await self._desk.look()
         await send_json(send, self._desk.own(caller.key_id))
 
     async def _list(self, scope: Scope, _receive: Receive, send: Send) -> None:
@@ -56,6 +57,7 @@ class KeyRoutes:
             asked = dict(parse_qsl(query.decode("latin-1"), max_num_fields=QUERY_FIELDS_MAX))
         except ValueError as error:
             raise InvalidRequestError(f"the query has more than {QUERY_FIELDS_MAX} fields") from error
+        await self._desk.look()
         await send_json(send, self._desk.list_keys(asked))
 
     async def _create(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,6 +65,7 @@ class KeyRoutes:
         await send_json(send, await _written(self._desk.create(body)), _CREATED, (_NO_STORE,))
 
     async def _get(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        await self._desk.look()
         await send_json(send, self._desk.get(_name(scope["path"])))
 
     async def _change(self, scope: Scope, receive: Receive, send: Send) -> None:
