@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import gateway.app
+import gateway.processes
 from gateway.cli import main
 
 LAG_FILE = "BENCH_LAG_FILE"
@@ -29,7 +29,7 @@ async def watch_loop(path: Path) -> None:
             file.write(RECORD.pack(now_s, max(0.0, now_s - due_s)))
 
 
-_serve = gateway.app._serve  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the one place inside its event loop
+_serve = gateway.processes._serve  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the one place inside its event loop
 
 
 async def _watched_serve(*arguments: Any) -> int:
@@ -41,5 +41,5 @@ async def _watched_serve(*arguments: Any) -> int:
 
 
 if __name__ == "__main__":
-    gateway.app._serve = _watched_serve  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as above
+    gateway.processes._serve = _watched_serve  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as above
     sys.exit(main())

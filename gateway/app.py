@@ -6,9 +6,8 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import uvloop
 from msgspec.structs import replace
 
 from gateway.access import Access
@@ -17,18 +16,13 @@ from gateway.attempts import Limits
 from gateway.cache.savings import Savings
 from gateway.cache.storage import store_on, store_savings
 from gateway.config.catalogue import Catalogue, ProviderEntry
-from gateway.config.load import load
-from gateway.config.locations import home_folder
-from gateway.config.watch import Watcher
 from gateway.dashboard.sources import Entrance
 from gateway.dashboard.sources import Sources as Shown
 from gateway.engine import Engine
-from gateway.errors import ConfigError
 from gateway.explain.trace import Packer
 from gateway.fleet import Fleet
 from gateway.health import Health
 from gateway.health_history import Announcer, keep, keep_on, recall
-from gateway.keys.storage import has_issued_keys
 from gateway.ledger.books import Books
 from gateway.logs import adopt
 from gateway.metrics.gauges import Sources
@@ -41,14 +35,17 @@ from gateway.server.idempotency import Idempotency
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.metrics_route import MetricsRoute
 from gateway.server.places import AllPlaces
-from gateway.server.run import ServerSettings
-from gateway.server.run import serve as run_server
+from gateway.sharing.base import StateStore
 from gateway.sharing.memory import MemoryAnswers, MemoryStore
+from gateway.sharing.opening import open_redis
+from gateway.sharing.shared_purse import SharedPurse
 from gateway.state.connection import FILE_NAME
 from gateway.state.shipping import Shipper
 from gateway.state.store import Store
 from gateway.upstream import Upstream
 from gateway.watching import Watching
+from gateway.workers.intake import BooksAfterWorkers
+from gateway.workers.post import Post
 from local_backend.backend import LocalBackend, LocalModelSpec, LocalModelStatus
 from providers import DIALECTS
 from providers.aiohttp_transport import AiohttpTransport
@@ -69,7 +66,14 @@ _log = logging.getLogger("mixgate")
 class Gateway:
     """A running gateway's parts."""
 
-    def __init__(self, catalogue: Catalogue, home: Path, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        home: Path,
+        limits: Limits | None = None,
+        *,
+        post: Post[LocalModelStatus] | None = None,
+    ) -> None:
         self._http = HttpTransport()
         self._litellm = LitellmTransport()  # starts nothing until it is used
         self._proxied: dict[str, AiohttpTransport] = {}
@@ -78,7 +82,8 @@ class Gateway:
         self._shipper: Shipper | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._signers: dict[tuple[str, str | None, str | None], AwsSigner] = {}
-        self._local = LocalBackend(_local_models(catalogue), home=home)
+        self._post = post
+        self._local = LocalBackend(local_models(catalogue), home=home) if post is None else post.models
         self._fleet = Fleet(catalogue, self._upstreams(catalogue), {})
         self._off_until_s = 0.0
         self.lifecycle = Lifecycle()
@@ -86,11 +91,18 @@ class Gateway:
         self.health = Health(random.random, self._announcer)
         self._watch_over(catalogue)
         self.engine = Engine(self.health, unix_time_s=time.time, draw=random.random, limits=limits)
-        self.access = Access(home)
+        redis = catalogue.gateway.redis if post is None else None
+        self.access = Access(home, shared=redis is not None)
         self.live = Live(self.access.authenticator(catalogue.gateway), self._fleet_now, self._local_status)
         self.live.proxies = _proxies(catalogue)
         self.admission = Admission(catalogue.gateway.in_flight_max, catalogue.gateway.in_flight_per_key_max)
-        self.store = MemoryStore(self.access.ring.chain, self.access.purse, self.access.limiter)
+        self.store: StateStore
+        if post is not None:
+            self.store = post.join(self.access)
+        elif redis is not None and isinstance(self.access.purse, SharedPurse):
+            self.store = open_redis(redis, home, self.access.ring, self.access.purse, self.access.limiter)
+        else:
+            self.store = MemoryStore(self.access.ring.chain, self.access.purse, self.access.limiter)
         self.engine.till = Till(self.access.ring, self.store.budgets)
         self.places = AllPlaces(self.access.routes)
         self.savings = Savings()
@@ -113,26 +125,40 @@ class Gateway:
         """Start what must run before the first request. Loading a model goes on behind it."""
         path = self._home / FILE_NAME
         recall(self.health, path, unix_s=time.time(), now_s=asyncio.get_running_loop().time())
-        self._store = self._announcer.store = self.engine.sink = Store.open(path, Packer())
-        self.engine.books = await asyncio.to_thread(Books.open, self._home, self._store)
-        await self.watching.begin(self.engine, self._store, self.engine.books, self._fleet.catalogue.gateway)
+        store, books = await asyncio.to_thread(self._open, path)
+        self._store = self._announcer.store = self.engine.sink = store
+        self.engine.books = books
+        await self.watching.begin(self.engine, store, books, self._fleet.catalogue.gateway)
         self._tasks = [
-            asyncio.create_task(keep_on(self.health, self._store, time.time)),
+            asyncio.create_task(keep_on(self.health, store, time.time)),
             asyncio.create_task(_watch_lag(self.admission)),
-            asyncio.create_task(store_on(self.savings, self._store)),
+            asyncio.create_task(self._store_savings_on(store)),
             asyncio.create_task(Prober(self.health, self._fleet_now, self._local.models, random.random).run()),
         ]
-        recalling = await self.access.open(self._store)
+        if self._post is not None:
+            await self._post.connect()
+            return
+        recalling = await self.access.open(store)
         self._tasks += [] if recalling is None else [recalling]
+        await self.store.start()
         if (fleet := self._fleet.catalogue.gateway.postgres) is not None:
-            self._shipper = self.access.join(fleet, self._store)
+            self._shipper = self.access.join(fleet, store)
         await self._local.start()
+
+    def _open(self, path: Path) -> tuple[Store, Books]:
+        """Store and books. Blocks for a moment."""
+        if self._post is not None:
+            return self._post.open_store(path, Packer()), self._post.open_books()
+        store = Store.open(path, Packer())
+        return store, BooksAfterWorkers.open(self._home, store)
 
     async def aclose(self) -> None:
         """Stop the worker and drop every connection."""
         for task in self._tasks:
             task.cancel()
         await self._local.aclose()
+        if self._post is None:
+            await self.store.aclose()
         self.dashboard.close()
         transports: list[Transport] = [self._http, self._litellm, *self._proxied.values()]
         for transport in transports:
@@ -141,11 +167,16 @@ class Gateway:
         if self._shipper is not None:
             await asyncio.to_thread(self._shipper.close)
         if self._store is not None:
-            await store_savings(self.savings, self._store)
+            await (store_savings(self.savings, self._store) if self._post is None else self._post.store(self.savings))
             keep(self.health, self._store, time.time())
             await asyncio.to_thread(self._store.close)
         if self.engine.books is not None:
             await asyncio.to_thread(self.engine.books.close)
+        if self._post is not None:
+            self._post.disconnect()
+
+    async def _store_savings_on(self, store: Store) -> None:
+        await (store_on(self.savings, store) if self._post is None else self._post.store_on(self.savings))
 
     def replace(self, catalogue: Catalogue) -> None:
         """Swap a new configuration in. Requests on their way finish on the old one."""
@@ -160,7 +191,7 @@ class Gateway:
         self._off_until_s = 0.0
         if catalogue.local_models != old.local_models:
             _log.warning("the local models changed: that takes effect with the next start")
-        for setting in ("host", "port", "tls", "telemetry"):
+        for setting in ("host", "port", "tls", "telemetry", "redis"):
             if getattr(catalogue.gateway, setting) != getattr(old.gateway, setting):
                 _log.warning("gateway.%s changed: that takes effect with the next start", setting)
         _log.info("%s was read anew", catalogue.path)
@@ -311,7 +342,8 @@ def note_load(health: Health, catalogue: Catalogue, statuses: Mapping[str, Local
             known.note_capacity(unknown, status.slots + status.queue, status.start_s)
 
 
-def _local_models(catalogue: Catalogue) -> tuple[LocalModelSpec, ...]:
+def local_models(catalogue: Catalogue) -> tuple[LocalModelSpec, ...]:
+    """What the local backend is to run."""
     return tuple(
         LocalModelSpec(
             name=model.name,
@@ -322,52 +354,3 @@ def _local_models(catalogue: Catalogue) -> tuple[LocalModelSpec, ...]:
         )
         for model in catalogue.local_models
     )
-
-
-def serve(path: Path, env: Mapping[str, str], overrides: Mapping[str, Any], announce: Announce) -> int:
-    """Run a gateway until it is told to stop; gives the exit code.
-
-    Args:
-        path: The providers.yaml to serve.
-        env: The environment: keys and settings.
-        overrides: Settings of the `gateway` section given as flags.
-        announce: Called once it listens, with the host and port.
-
-    Raises:
-        ConfigError: The configuration cannot be used, or the address cannot be listened on.
-    """
-    catalogue = load(path, env, overrides, has_issued_keys=has_issued_keys(home_folder(env) / FILE_NAME))
-    return uvloop.run(_serve(catalogue, env, overrides, announce))
-
-
-async def _serve(catalogue: Catalogue, env: Mapping[str, str], overrides: Mapping[str, Any], announce: Announce) -> int:
-    gateway = Gateway(catalogue, home_folder(env))
-    await gateway.start()
-    watcher = Watcher(
-        catalogue,
-        lambda: load(catalogue.path, env, overrides, has_issued_keys=gateway.access.ring.has_keys),
-        on_change=gateway.replace,
-        on_error=_log_refused,
-    )
-    watching = asyncio.create_task(watcher.run())
-    settings = catalogue.gateway
-    try:
-        return await run_server(
-            gateway.application,
-            ServerSettings(
-                host=settings.host,
-                port=settings.port,
-                tls_cert=settings.tls.cert if settings.tls else None,
-                tls_key=settings.tls.key if settings.tls else None,
-                drain_s=settings.drain_s,
-            ),
-            gateway.lifecycle,
-            lambda host, port: announce(catalogue, host, port),
-        )
-    finally:
-        watching.cancel()
-        await gateway.aclose()
-
-
-def _log_refused(error: ConfigError) -> None:
-    _log.error("the changed configuration is refused, the old one stays:\n%s", error)

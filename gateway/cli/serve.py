@@ -1,7 +1,6 @@
 """`mixgate serve`: start the gateway and say where it is and who is on."""
 
 import json
-import logging
 import os
 import shlex
 from collections.abc import Callable
@@ -10,14 +9,16 @@ from typing import Any, TypeVar
 
 import click
 
-from gateway.app import serve
 from gateway.cli.facts import answering, provider_rows
-from gateway.cli.output import EXIT_CONFIGURATION, fail, print_problems
+from gateway.cli.output import EXIT_CONFIGURATION, print_problems
 from gateway.config.accounts import is_loopback
 from gateway.config.catalogue import Catalogue, GatewaySettings
 from gateway.config.locations import find_config
-from gateway.config.overrides import LIST_KEYS, PREFIX, SETTING_KEYS
+from gateway.config.operations import LogSettings
+from gateway.config.overrides import LIST_KEYS, PREFIX, SETTING_KEYS, gather
 from gateway.errors import ConfigError
+from gateway.logs import set_up
+from gateway.processes import serve
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -31,6 +32,7 @@ _HELP = {
     "trusted_proxies": "Reverse proxies whose forwarding headers are believed.",
     "hosts": "More names that clients may reach the gateway by.",
     "drain_s": "Seconds that running answers get after SIGTERM.",
+    "workers": "Processes that answer; about as many as there are CPU cores.",
     "in_flight_max": "Requests answered at the same time; one more is refused.",
     "in_flight_per_key_max": "Of these, by one client key.",
     "tls_cert": "Certificate chain (PEM); serves https.",
@@ -51,22 +53,17 @@ def _settings(function: Command) -> Command:
 @click.command("serve")
 @click.option("--config", type=click.Path(path_type=Path), help="Configuration file. [MIXGATE_CONFIG]")
 @_settings
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes; 1 for now.")
-def command(config: Path | None, workers: int, **flags: str | None) -> None:
+def command(config: Path | None, **flags: str | None) -> None:
     """Start the gateway.
 
     Settings come from a flag, else from the environment variable in brackets, else from the file's `gateway` section.
     The file is watched: a sound change takes effect at once, a broken one is reported and changes nothing.
     """
-    if workers > 1:
-        fail(
-            f"--workers {workers}: this version runs in one process, which keeps the books straight",
-            "leave --workers out; start more gateways on other ports behind a proxy if one is not enough",
-            EXIT_CONFIGURATION,
-        )
     path = find_config(config, os.environ, Path.cwd())
     overrides = {key: value for key, value in flags.items() if value is not None}
-    _log_to_standard_error()
+    asked = gather(os.environ, overrides).get("log_format")
+    # The file has its say once it is read; what is said before that has the form that was asked for here.
+    set_up(LogSettings(format="json" if asked is not None and asked.value == "json" else "text"))
     try:
         code = serve(path, os.environ, overrides, announce)
     except ConfigError as error:
@@ -92,12 +89,6 @@ def announce(catalogue: Catalogue, host: str, port: int) -> None:
         click.echo(curl_line(url, names[0], catalogue.gateway) + "\n")
     else:
         click.echo("Nothing can answer yet: set one of the variables above.\n")
-
-
-def _log_to_standard_error() -> None:
-    """Ours from INFO on, libraries' from WARNING on; keys are in neither."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("mixgate").setLevel(logging.INFO)
 
 
 def base_url(host: str, port: int, *, tls: bool) -> str:

@@ -16,7 +16,7 @@ from gateway.config.operations import settle_log, settle_telemetry
 from gateway.config.overrides import Override
 from gateway.config.schema import GatewaySection, ProviderSection
 from gateway.config.secrets import Resolution, Secret, is_reference, resolve
-from gateway.config.stores import settle_postgres
+from gateway.config.stores import settle_postgres, settle_redis
 from gateway.errors import ConfigProblem
 from providers.base import UNKNOWN_DATA_POLICY, DataPolicy
 from providers.litellm_library import why_missing
@@ -104,6 +104,9 @@ def settle_gateway(
     postgres, more_files, more_problems = settle_postgres(section.postgres, env, complain)
     files += more_files
     problems += more_problems
+    redis, more_files, more_problems = settle_redis(section.redis, env, complain)
+    files += more_files
+    problems += more_problems
     has_issued_keys = has_issued_keys or section.postgres is not None  # the fleet's
     if not section.client_keys and not has_issued_keys and not is_loopback(section.host):
         message = f"gateway.host {section.host} can be reached from elsewhere, and there are no client keys"
@@ -125,8 +128,10 @@ def settle_gateway(
         log=settle_log(section.log),
         telemetry=telemetry,
         postgres=postgres,
+        redis=redis,
         alerts=alerts,
         drain_s=section.drain_s,
+        workers=section.workers,
         in_flight_max=section.in_flight_max,
         in_flight_per_key_max=section.in_flight_per_key_max,
     )

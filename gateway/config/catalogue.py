@@ -11,7 +11,7 @@ from gateway.config.complaints import near
 from gateway.config.operations import LogSettings, Telemetry
 from gateway.config.schema import DEFAULT_POLICY, ORDERED, LocalPlace, Policy
 from gateway.config.secrets import Secret
-from gateway.config.stores import PostgresSettings
+from gateway.config.stores import PostgresSettings, RedisSettings
 from gateway.errors import ConfigProblem
 from providers.base import UNKNOWN_DATA_POLICY, DataPolicy, Endpoint
 from providers.pricing import PriceOverride
@@ -50,9 +50,13 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     telemetry: Telemetry | None = None
     postgres: PostgresSettings | None = None
     """Where a fleet has its ledger."""
+    redis: RedisSettings | None = None
+    """Where it has what changes fast."""
     alerts: tuple[AlertTarget, ...] = ()
     """Who is told of budgets, outages and unusual spending."""
     drain_s: int = 120
+    workers: int = 1
+    """Processes that answer. Each has limits of its own for what it has in flight."""
     in_flight_max: int = 1000
     """Requests answered at the same time."""
     in_flight_per_key_max: int = 50

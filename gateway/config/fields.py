@@ -31,6 +31,7 @@ TIMEOUT_MIN_S = 0.05
 TIMEOUT_MAX_S = 86_400
 WEIGHT_MAX = 1_000_000
 IN_FLIGHT_MAX = 100_000
+WORKERS_MAX = 64
 
 COMPLAINT = "mixgate"
 """The type of a pydantic error that carries its own words: `message` and `fix`."""

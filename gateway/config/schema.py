@@ -15,6 +15,7 @@ from gateway.config.fields import (
     DRAIN_MAX_S,
     IN_FLIGHT_MAX,
     SLOTS_MAX,
+    WORKERS_MAX,
     AbsolutePath,
     AsOf,
     BaseUrl,
@@ -39,7 +40,7 @@ from gateway.config.fields import (
 )
 from gateway.config.operations import LogSection, TelemetrySection
 from gateway.config.section import Section
-from gateway.config.stores import PostgresSection
+from gateway.config.stores import PostgresSection, RedisSection
 from providers.base import Capabilities
 from providers.quirks import Quirks
 
@@ -333,6 +334,7 @@ class GatewaySection(Section):
     log: LogSection | None = Field(default=None, description="What the log is like")
     telemetry: TelemetrySection | None = Field(default=None, description="Traces and metrics by OpenTelemetry")
     postgres: PostgresSection | None = Field(default=None, description="A ledger and keys that gateways share")
+    redis: RedisSection | None = Field(default=None, description="Budgets, rates and more that gateways share")
     alerts: list[AlertSection] = Field(
         default=[], max_length=ALERT_TARGETS_MAX, description="Who is told of budgets, outages and unusual spending"
     )
@@ -342,6 +344,9 @@ class GatewaySection(Section):
     hosts: list[Host] = Field(default=[], description="More names that clients may reach the gateway by")
     drain_s: int = Field(
         default=120, ge=0, le=DRAIN_MAX_S, description="Seconds that running answers get after SIGTERM"
+    )
+    workers: int = Field(
+        default=1, ge=1, le=WORKERS_MAX, description="Processes that answer; about as many as there are CPU cores"
     )
     in_flight_max: int = Field(
         default=1000, ge=1, le=IN_FLIGHT_MAX, description="Requests answered at the same time; one more is refused"

@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -24,7 +24,6 @@ FILE_MODE: Final = 0o600
 _PEER: Final = struct.Struct("3i")
 """Of SO_PEERCRED: process, user, group."""
 
-Value = TypeVar("Value")
 Answerer = Callable[[Any], Any]
 """Answers a message: with a value, or something to be awaited for it."""
 
@@ -94,22 +93,29 @@ class Link(asyncio.Protocol):
         """Say something; lost where nobody is there."""
         self._write(0, message)
 
-    async def ask(self, message: Any, kind: type[Value]) -> Value:
-        """Say something and wait for the answer.
+    def begin(self, message: Any) -> "asyncio.Future[msgspec.Raw]":
+        """Say something now; the Future is the answer. It fails with AwayError or DeclinedError.
+
+        Raises:
+            AwayError: Nobody is there.
+        """
+        if self._transport is None:
+            raise AwayError
+        self._number = number = self._number % NUMBER_MAX + 1
+        self._write(number, message)
+        future: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        future.add_done_callback(lambda _: self._waiting.pop(number, None))
+        return future
+
+    async def ask(self, message: Any, kind: Any) -> Any:
+        """Say something and wait for the answer, which is of that type.
 
         Raises:
             AwayError: There is none.
             DeclinedError: It is no.
         """
-        if self._transport is None:
-            raise AwayError
-        self._number = number = self._number % NUMBER_MAX + 1
-        future = self._waiting[number] = asyncio.get_running_loop().create_future()
-        try:
-            self._write(number, message)
-            return msgspec.msgpack.decode(await future, type=kind)
-        finally:
-            self._waiting.pop(number, None)
+        return msgspec.msgpack.decode(await self.begin(message), type=kind)
 
     def close(self) -> None:
         """Hang up."""

@@ -11,6 +11,7 @@ from gateway.keys.key import KeyRecord
 from gateway.observation import MinuteRow
 from gateway.sharing.base import Hint
 from gateway.state.blocks import Packed
+from gateway.state.cache_rows import CacheRow
 from gateway.state.entries import PriceSnapshot
 from gateway.state.writer import EndpointEvent
 
@@ -203,6 +204,12 @@ class KeyChanged(Struct, frozen=True, tag=True, array_like=True):
     """When the record that it was made from was changed last; None: there was none."""
 
 
+class CacheSaved(Struct, frozen=True, tag=True, array_like=True):
+    """What giving answers again has saved."""
+
+    rows: tuple[CacheRow, ...]
+
+
 # --- local models ---
 
 
@@ -277,6 +284,7 @@ Message: TypeAlias = (
     | AnswerAsked
     | AnswerTold
     | KeyChanged
+    | CacheSaved
     | LocalAsked
     | LocalDropped
     | LocalHead

@@ -132,7 +132,8 @@ class Parent:
         self._tell_workers(Drain(number))
         while not finished.done():
             heard = asyncio.ensure_future(self._signals.get())
-            await asyncio.wait({finished, heard}, timeout=max(0.0, end_s - loop.time()), return_when="FIRST_COMPLETED")
+            both: set[asyncio.Future[Any]] = {finished, heard}
+            await asyncio.wait(both, timeout=max(0.0, end_s - loop.time()), return_when=asyncio.FIRST_COMPLETED)
             if heard.done():
                 self._tell_workers(Drain(heard.result()))
                 continue
@@ -247,7 +248,8 @@ def only_one(home: Path) -> Generator[None]:
     folder = home / RUN_FOLDER
     lock = StoreLock(folder / "parent")
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         lock.take()
     except StoreInUseError:
         fix = "stop it, or give this one a MIXGATE_HOME of its own"

@@ -1,0 +1,134 @@
+"""A worker's place in the gateway: what it has from the owner where a gateway that is alone has its own."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+from gateway.access import Access
+from gateway.cache.savings import Savings
+from gateway.cache.storage import STORE_EVERY_S
+from gateway.errors import KeysUnavailableError
+from gateway.keys.key import KeyRecord
+from gateway.keys.ring import KeyRing
+from gateway.ledger.books import FOLDER_NAME, Books
+from gateway.ledger.journal import Journal
+from gateway.state.blocks import Packed
+from gateway.state.store import Store
+from gateway.workers.line import OwnerLine
+from gateway.workers.link import AwayError, DeclinedError
+from gateway.workers.local_models import SharedModels
+from gateway.workers.messages import CacheSaved, Hello, KeyChanged
+from gateway.workers.remote_store import RemoteStore
+from gateway.workers.shared import OwnerState
+
+OWNER_WAIT_S: Final = 10.0
+"""How long the start waits for the owner."""
+KEY_WAIT_S: Final = 10.0
+"""How long a change of a key may take."""
+SAVINGS_WAIT_S: Final = 2.0
+
+Status = TypeVar("Status")
+_log = logging.getLogger("mixgate.workers")
+
+
+class Post(Generic[Status]):
+    """One for the life of a worker process.
+
+    Args:
+        home: MIXGATE_HOME.
+        name: Of this process and no other.
+        status_of: A local model's state from its members.
+    """
+
+    def __init__(self, home: Path, name: str, status_of: Callable[[Mapping[str, Any]], Status]) -> None:
+        self._home = home
+        self._name = name
+        self._store: RemoteStore | None = None
+        self._running: asyncio.Task[None] | None = None
+        self.line = OwnerLine(home, name, self._flush)
+        self.models = SharedModels(self.line, status_of)
+
+    def open_store(self, path: Path, pack: Callable[[Any], Packed]) -> Store:
+        """The store, whose file the owner has."""
+        self._store = RemoteStore(path, pack, home=self._home, name=self._name)
+        self._store.begin()
+        return self._store
+
+    def open_books(self) -> Books:
+        """Books with a journal of this process's own. Blocks for a moment."""
+        if self._store is None:
+            raise RuntimeError("the store comes first")
+        books = Books(Journal(self._home / FOLDER_NAME / self._name), self._store)
+        books.start()
+        return books
+
+    def join(self, access: Access) -> OwnerState:
+        """Budgets and rates that are shared, and keys that are changed by the owner."""
+        state = OwnerState(self.line, access.ring.chain, access.limiter, time.monotonic)
+        self.line.hello = lambda: Hello(self._name, state.budgets.open_leases(), state.rates.running())
+        self.line.on_key = lambda record: _learn(access.ring, record)
+        self.line.on_hint = lambda told: state.hints.hear(told.hint)
+
+        async def keep(record: KeyRecord) -> None:
+            await self._change(access.ring, record)
+
+        access.keep = keep
+        return state
+
+    async def connect(self) -> None:
+        """Begin to talk to the owner; goes on without it where it is away."""
+        self._running = asyncio.create_task(self.line.run())
+        if not await self.line.wait_up(OWNER_WAIT_S):
+            _log.error("the owner of the store does not answer; keys with a budget have to wait for it")
+
+    def disconnect(self) -> None:
+        """Hang up."""
+        if self._running is not None:
+            self._running.cancel()
+
+    async def store_on(self, savings: Savings) -> None:
+        """Have the owner keep what giving answers again has saved, again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(STORE_EVERY_S)
+            await self.store(savings)
+
+    async def store(self, savings: Savings) -> None:
+        """Once; where that cannot be, it waits for the next time."""
+        rows = savings.take()
+        if not rows:
+            return
+        try:
+            async with asyncio.timeout(SAVINGS_WAIT_S):
+                await self.line.ask(CacheSaved(tuple(rows)), None)
+        except (TimeoutError, AwayError, DeclinedError):
+            savings.put_back(rows)
+        except asyncio.CancelledError:
+            savings.put_back(rows)
+            raise
+
+    async def _change(self, ring: KeyRing, record: KeyRecord) -> None:
+        """Have the owner keep a key, and tell it to all.
+
+        Raises:
+            KeysUnavailableError: Nothing has changed, or nobody knows.
+        """
+        before = ring.get(record.id)
+        try:
+            async with asyncio.timeout(KEY_WAIT_S):
+                await self.line.ask(KeyChanged(record, None if before is None else before.updated_us), None)
+        except DeclinedError as error:
+            raise KeysUnavailableError(str(error), retry_after_s=error.retry_after_s or 1.0) from None
+        except (TimeoutError, AwayError):
+            words = "the process that keeps the keys is away; look whether the change was made, and ask again"
+            raise KeysUnavailableError(words, retry_after_s=1.0) from None
+
+    def _flush(self, timeout_s: float) -> bool:
+        return self._store is None or self._store.flush(timeout_s)
+
+
+def _learn(ring: KeyRing, record: KeyRecord) -> None:
+    if ring.get(record.id) != record:
+        ring.put(record)
