@@ -135,7 +135,8 @@ class Shipper:
 
         To be called before the store is closed.
         """
-        self._store.flush(timeout_s)
+        if not self._stopping:
+            self._store.flush(timeout_s)
         self._stopping = True
         self._wake.set()
         self._thread.join(timeout_s)
@@ -189,8 +190,8 @@ class Shipper:
     def _step(self) -> bool:
         """Whether there is more to do at once."""
         outbox = self._opened()
+        self._count_waiting(outbox)
         if not self._prepared:
-            self._count_waiting(outbox)
             self._db().prepare()
             self._prepared = True
         now_s = time.monotonic()
