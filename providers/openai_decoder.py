@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import msgspec
-from msgspec import Struct
 
 from providers.call_numbers import CallNumbers
 from providers.errors import GarbledError, ProviderError, ServerError, TruncatedError
@@ -26,7 +25,8 @@ from providers.messages import (
     UsageReported,
 )
 from providers.openai_errors import classify_in_band
-from providers.openai_usage import UsageFigures, read_usage
+from providers.openai_shapes import Choice, Completion, Function, Json, Logprobs, Message, ToolCall
+from providers.openai_usage import read_usage
 from providers.sse import EventTooLongError, SseParser
 
 SKIPPED_CHUNKS_MAX = 1
@@ -50,65 +50,11 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
 BROKEN_REASONS = frozenset({"error", "abort", "cancelled"})
 """Not an end but a failure that calls itself one (OpenRouter and Mistral say `error`, vLLM says `abort`)."""
 
-Json: TypeAlias = Any
 InBand: TypeAlias = Callable[[Any], ProviderError]
 """The error that an `error` object inside a 200 or a stream stands for."""
 
 
-class _Function(Struct, gc=False):
-    name: str | None = None
-    arguments: str | dict[str, Json] | None = None
-
-
-class _ToolCall(Struct, gc=False):
-    index: int | None = None
-    id: str | None = None
-    function: _Function | None = None
-
-
-class _Message(Struct, gc=False):
-    """A message or a delta: the two differ only in how much of it comes at once."""
-
-    content: str | list[Json] | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    reasoning_details: list[Json] | None = None
-    refusal: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-    function_call: _Function | None = None
-    annotations: list[Json] | None = None
-    images: list[Json] | None = None
-    audio: dict[str, Json] | None = None
-
-
-class _Logprobs(Struct, gc=False):
-    content: list[Json] | None = None
-
-
-class _Choice(Struct, gc=False):
-    index: int | None = None
-    message: _Message | None = None
-    delta: _Message | None = None
-    finish_reason: str | None = None
-    native_finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
-    error: Json = None
-
-
-class _Completion(Struct, gc=False):
-    """A whole answer, or one chunk of a streamed one."""
-
-    id: str | None = None
-    model: str | None = None
-    provider: str | None = None
-    system_fingerprint: str | None = None
-    service_tier: str | None = None
-    choices: list[_Choice] | None = None
-    usage: UsageFigures | None = None
-    error: Json = None
-
-
-_completion = msgspec.json.Decoder(_Completion, strict=False)
+_completion = msgspec.json.Decoder(Completion, strict=False)
 _encoder = msgspec.json.Encoder()
 
 
@@ -168,7 +114,7 @@ def _bare_error(payload: bytes) -> Json:
     return said if members(said).get("object") == "error" else None
 
 
-def _whole_choice(choice: _Choice, position: int, events: list[Event], in_band: InBand) -> ProviderError | None:
+def _whole_choice(choice: Choice, position: int, events: list[Event], in_band: InBand) -> ProviderError | None:
     if choice.error is not None:
         return in_band(choice.error)
     message = choice.message
@@ -251,7 +197,7 @@ class StreamDecoder:
             self._chunk(chunk, events)
         return events
 
-    def _chunk(self, chunk: _Completion, events: list[Event]) -> None:
+    def _chunk(self, chunk: Completion, events: list[Event]) -> None:
         if chunk.error is not None:
             events.append(self._fail(self._in_band(chunk.error)))
             return
@@ -265,7 +211,7 @@ class StreamDecoder:
         if chunk.usage is not None:
             events.append(UsageReported(read_usage(chunk.usage)))
 
-    def _choice(self, choice: _Choice, events: list[Event]) -> None:
+    def _choice(self, choice: Choice, events: list[Event]) -> None:
         index = choice.index or 0
         if not 0 <= index <= CHOICE_INDEX_MAX or self._calls.too_many:
             events.append(self._fail(GarbledError("the provider numbers its choices or calls past any count")))
@@ -285,14 +231,14 @@ class StreamDecoder:
             events.append(ChoiceFinished(meant, index, choice.native_finish_reason or reason))
 
 
-def _started(completion: _Completion) -> AnswerStarted:
+def _started(completion: Completion) -> AnswerStarted:
     return AnswerStarted(
         completion.id, completion.model, completion.provider, completion.system_fingerprint, completion.service_tier
     )
 
 
 def _content(
-    message: _Message, logprobs: _Logprobs | None, index: int, events: list[Event], calls: CallNumbers | None = None
+    message: Message, logprobs: Logprobs | None, index: int, events: list[Event], calls: CallNumbers | None = None
 ) -> None:
     """What a message or delta carries, in the order a reader would want it: thinking, text, calls."""
     thinking = message.reasoning or message.reasoning_content
@@ -344,9 +290,9 @@ def _flatten(parts: list[Any], index: int, events: list[Event]) -> str:
     return "".join(text)
 
 
-def _tool_calls(sent: list[_ToolCall], index: int, events: list[Event], calls: CallNumbers) -> None:
+def _tool_calls(sent: list[ToolCall], index: int, events: list[Event], calls: CallNumbers) -> None:
     for position, call in enumerate(sent):
-        function = call.function or _Function()
+        function = call.function or Function()
         place, is_new = calls.place(position if call.index is None else call.index, index, call.id, function.name)
         events.append(
             ToolCallDelta(

@@ -4,12 +4,11 @@ Nothing a server puts here may raise or make the books wrong: negative, huge, fr
 """
 
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
-from typing import Any, Final, TypeAlias
-
-from msgspec import Struct
+from typing import Final
 
 from providers.json_values import members
 from providers.messages import Usage
+from providers.openai_shapes import UsageFigures
 
 TOKENS_MAX: Final = 1_000_000_000
 """A usage figure above this is a provider's mistake, not a count."""
@@ -17,21 +16,6 @@ COST_MAX_USD: Final = Decimal(1_000_000)
 """Nor is an answer that cost more."""
 COST_MAX_CHARS: Final = 64
 NANO_USD_PER_USD: Final = Decimal(1_000_000_000)
-
-Json: TypeAlias = Any
-
-
-class UsageFigures(Struct, gc=False):
-    """The `usage` member, as it came."""
-
-    prompt_tokens: Json = None
-    completion_tokens: Json = None
-    prompt_tokens_details: Json = None
-    completion_tokens_details: Json = None
-    prompt_token_details: Json = None
-    num_cached_tokens: Json = None
-    cost: Json = None
-    """An amount in USD. Some servers write it as text, or take it apart instead."""
 
 
 def read_usage(usage: UsageFigures) -> Usage:

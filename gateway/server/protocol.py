@@ -12,7 +12,7 @@ import asyncio
 import math
 from enum import IntEnum
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import httptools
 from uvicorn.config import Config
@@ -31,6 +31,7 @@ CHUNK_FRAMING_MAX_BYTES = 64 * KIB
 """Bytes of chunk sizes, extensions and trailers allowed on top of as many as the body itself may have."""
 
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
+_NO_PARSER: Final = httptools.HttpRequestParser(SimpleNamespace())
 _CR = 13
 
 
@@ -114,7 +115,7 @@ class EdgeProtocol(asyncio.Protocol):
         self._phase = Phase.CLOSING
         self.flow.resume_writing()
         self._drop_exchange()
-        del self._parser  # It holds this object, and this object it.
+        self._parser = _NO_PARSER  # Ours holds this object, and this object it.
 
     def pause_writing(self) -> None:
         """The client reads slower than we write."""
