@@ -19,13 +19,15 @@ WITH RECURSIVE n(i) AS (SELECT :first UNION ALL SELECT i + 1 FROM n WHERE i + 1 
 r AS (SELECT i, i - (i % 11 = 10) AS request, i % 11 = 10 AS again, i % 11 = 9 AS fails,
   (i * 2654435761) % 4294967296 AS a, (i * 40503 + 12345) * 2654435761 % 4294967296 AS b FROM n)
 INSERT INTO entry ({columns}) SELECT
-  printf('gen-01%024d/%d', request, 1 + again), :since + (i * :span) / :rows, 'key' || (a % {keys}), 'route' || (b % {routes}),
-  'vendor/model-' || (a % {models}), 'p' || (b % {providers}) || '/model-' || (a % {models}), 'p' || (b % {providers}),
-  'openai', 1, '', 100 + a % 5000, NULL, 0, CASE WHEN a % 3 THEN 'app ' || (b % {apps}) ELSE '' END, '',
-  'user' || (a % {users}), 'session' || (b % 100000), CASE b % 4 WHEN 0 THEN '["red","blue"]' WHEN 1 THEN '["red"]' ELSE '' END,
+  printf('gen-01%024d/%d', request, 1 + again), :since + (i * :span) / :rows, 'key' || (a % {keys}),
+  'route' || (b % {routes}), 'vendor/model-' || (a % {models}), 'p' || (b % {providers}) || '/model-' || (a % {models}),
+  'p' || (b % {providers}), 'openai', 1, '', 100 + a % 5000, NULL, 0,
+  CASE WHEN a % 3 THEN 'app ' || (b % {apps}) ELSE '' END, '', 'user' || (a % {users}), 'session' || (b % 100000),
+  CASE b % 4 WHEN 0 THEN '["red","blue"]' WHEN 1 THEN '["red"]' ELSE '' END,
   :since + (i * :span) / :rows + 900000, CASE WHEN fails THEN 'failed' WHEN a % 50 = 0 THEN 'cancelled' ELSE 'ok' END,
   CASE WHEN fails THEN 'provider_error' END, 100 + a % 5000, b % 900, a % 100, 0, 0,
-  CASE WHEN b % 20 THEN 'provider' ELSE 'estimate' END, CASE WHEN a % 100 = 7 THEN NULL WHEN fails THEN b % 90000 ELSE (a % 50000) * (b % 4000) END,
+  CASE WHEN b % 20 THEN 'provider' ELSE 'estimate' END,
+  CASE WHEN a % 100 = 7 THEN NULL WHEN fails THEN b % 90000 ELSE (a % 50000) * (b % 4000) END,
   'price', CASE WHEN fails AND a % 2 THEN NULL ELSE 200 + a % 3000 END, 500 + b % 9000, NULL FROM r
 """
 

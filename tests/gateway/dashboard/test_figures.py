@@ -1,0 +1,319 @@
+"""The dashboard's figures over generated rows: the same as JSON, as CSV, by `mixgate spend`, and by plain SQL."""
+
+import asyncio
+import csv
+import io
+import json
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+from hashlib import sha256
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from gateway.cli import main
+from gateway.dashboard.gate import FIELDS, HOST, LOOPBACK
+from gateway.dashboard.site import Dashboard, Sources
+from gateway.fleet import Fleet
+from gateway.health import Health
+from gateway.state.connection import FILE_NAME
+from gateway.state.request_rows import COST_BOUNDS_IN_NUSD
+from tests.fakes.generated_ledger import fill, read_all
+from tests.fakes.listener import FULL
+
+ROWS = 10_000_000 if FULL else 60_000
+DAYS = 90
+DAY_S = 86_400
+NOW_S = 20_406 * DAY_S - 1
+"""The last second of 13 November 2025."""
+SINCE_S = NOW_S // DAY_S * DAY_S - (DAYS - 1) * DAY_S
+ALL = {"since": str(SINCE_S), "until": str(NOW_S)}
+SPENT_SQL = (
+    "sum(attempt_id LIKE '%/1'), count(*), sum(outcome <> 'ok'), sum(usage_source <> 'provider'), "
+    "total(input_tokens), total(output_tokens), coalesce(sum(cost_in_nusd), 0), sum(cost_in_nusd IS NULL)"
+)
+SPENT = ("requests", "attempts", "failed", "estimated", "input_tokens", "output_tokens", "cost_usd", "unknown_cost")
+BY = {"model": "model", "provider": "provider", "endpoint": "endpoint", "key": "key_id", "app": "app", "route": "route"}
+SLOW_MACHINE = 5
+"""How much slower than wanted a busy machine may be."""
+
+
+class _Open:
+    """A gateway on whose machine everybody may look."""
+
+    def check_host(self, scope):
+        return scope[HOST]
+
+    def is_open_to(self, _scope):
+        return True
+
+    def tokens_for(self, _scope):
+        return ()
+
+    def digest(self, token):
+        return sha256(token.encode()).digest()
+
+
+class _Nobody:
+    """No key has spent anything."""
+
+    def usage(self, _key_id, _unix_s):
+        raise AssertionError("no key has a budget")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ledger")
+    fill(folder / FILE_NAME, ROWS, since_unix_s=SINCE_S, days=DAYS)
+    return folder
+
+
+@pytest.fixture
+async def ask(home):
+    """Asks the dashboard for something: what it says as JSON, or as text where that is no JSON."""
+    dashboard = Dashboard(
+        Sources(
+            path=home / FILE_NAME,
+            door=_Open,
+            fleet=lambda: Fleet(SimpleNamespace(endpoints={}), {}, {}),
+            health=Health(lambda: 0.5),
+            on_their_way=list,
+            in_flight=lambda: 0,
+            key_records=list,
+            spending=_Nobody(),
+            unix_s=lambda: float(NOW_S),
+            monotonic_s=time.monotonic,
+        )
+    )
+
+    async def app(scope, receive, send):
+        scope |= {HOST: "localhost", LOOPBACK: True, FIELDS: dict(scope["headers"])}
+        await dashboard(scope, receive, send)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost", timeout=60) as client:
+
+        async def get(path, **query):
+            response = await client.get(f"/dashboard/api/{path}", params=query)
+            assert response.status_code == 200, response.text
+            return response.json() if response.headers["content-type"] == "application/json" else response.text
+
+        yield get
+    dashboard.close()
+
+
+def nusd(text):
+    amount = Decimal(text) * 10**9
+    assert amount == int(amount)
+    return int(amount)
+
+
+def figures(row):
+    return tuple(nusd(row[name]) if name == "cost_usd" else int(row[name]) for name in SPENT)
+
+
+def by_sql(home, column, where="true"):
+    with read_all(home / FILE_NAME) as connection:
+        statement = f"SELECT {column}, {SPENT_SQL} FROM entry WHERE {where} GROUP BY 1"  # noqa: S608
+        return {row[0]: tuple(map(int, row[1:])) for row in connection.execute(statement)}
+
+
+def within(since_s, until_s):
+    return f"unix_us >= {since_s * 10**6} AND unix_us < {until_s * 10**6}"
+
+
+@pytest.mark.parametrize("by", BY)
+async def test_sums_are_the_same_everywhere(ask, home, by, monkeypatch):
+    expected = by_sql(home, BY[by])
+    table = await ask("spend", by=by, **ALL)
+    assert {row["name"]: figures(row) for row in table["data"]} == expected
+    costs = [nusd(row["cost_usd"]) for row in table["data"]]
+    assert costs == sorted(costs, reverse=True)
+    lines = csv.DictReader(io.StringIO(await ask("spend", by=by, format="csv", **ALL)))
+    assert {line["name"]: figures(line) for line in lines} == expected
+    monkeypatch.setenv("MIXGATE_HOME", str(home))
+    since, until = (datetime.fromtimestamp(at, UTC).isoformat() for at in (SINCE_S, NOW_S))
+    said = CliRunner().invoke(main, ["spend", "--by", by, "--since", since, "--until", until, "--json"])
+    assert said.exit_code == 0, said.output
+    assert {line[by]: figures(line) for line in json.loads(said.stdout)} == expected
+    assert figures(table["total"]) == tuple(map(sum, zip(*expected.values(), strict=True)))
+
+
+async def test_tags_count_under_each_of_them(ask, home):
+    table = await ask("spend", by="tag", **ALL)
+    found = {row["name"]: figures(row) for row in table["data"]}
+    red = by_sql(home, "1", "tags LIKE '%red%'")[1]
+    assert found == {
+        "red": red,
+        "blue": by_sql(home, "1", "tags LIKE '%blue%'")[1],
+        "": by_sql(home, "1", "tags = ''")[1],
+    }
+    assert table["total"] is None
+
+
+async def test_a_window_counts_from_hour_to_hour(ask, home):
+    since, until = SINCE_S + 3 * DAY_S + 5 * 3600, SINCE_S + 6 * DAY_S + 7 * 3600
+    table = await ask("spend", by="all", since=str(since + 59), until=str(until - 59))
+    assert [figures(row) for row in table["data"]] == [*by_sql(home, "1", within(since, until)).values()]
+
+
+@pytest.mark.parametrize("step", ["hour", "day"])
+async def test_steps_add_up_to_the_sums_with_the_rest_in_one_line(ask, home, step):
+    width = 3600 if step == "hour" else DAY_S
+    since, until = SINCE_S + 10 * DAY_S, SINCE_S + 14 * DAY_S
+    table = await ask("spend/series", by="model", step=step, since=str(since), until=str(until), top=3)
+    named = [one["name"] for one in table["names"] if not one["others"]]
+    assert (len(named), len(table["names"])) == (3, 4)
+    expected = by_sql(home, f"(unix_us / {width * 10**6}) || ' ' || model", within(since, until))
+    rest, found = {}, {}
+    for name, line in expected.items():
+        at, _, model = name.partition(" ")
+        if model in named:
+            found[int(at), model] = line
+        else:
+            rest[int(at)] = tuple(map(sum, zip(rest.get(int(at), (0,) * len(line)), line, strict=True)))
+    said = {}
+    for row in table["data"]:
+        at = int(datetime.fromisoformat(row["time"]).timestamp()) // width
+        said[at, None if row["others"] else row["name"]] = figures(row)
+    assert said == found | {(at, None): line for at, line in rest.items()}
+
+
+async def test_one_name_has_a_series_of_its_own(ask, home):
+    table = await ask("spend/series", by="key", step="day", name="key7", **ALL)
+    expected = by_sql(
+        home, f"unix_us / {DAY_S * 10**6}", "key_id = 'key7' AND " + within(SINCE_S, NOW_S // DAY_S * DAY_S + DAY_S)
+    )
+    assert [figures(row) for row in table["data"]] == [expected[at] for at in sorted(expected)]
+    assert [one["name"] for one in table["names"]] == ["key7"]
+
+
+async def test_requests_are_counted_by_what_all_their_attempts_cost(ask, home):
+    table = await ask("cost-distribution", **ALL)
+    with read_all(home / FILE_NAME) as connection:
+        costs = connection.execute(
+            "SELECT sum(cost_in_nusd), sum(cost_in_nusd IS NULL) FROM entry GROUP BY substr(attempt_id, 1, 30)"
+        ).fetchall()
+    known = [cost or 0 for cost, unknown in costs if not unknown]
+    assert (table["requests"], table["unknown"]) == (len(known), len(costs) - len(known))
+    for row in table["data"]:
+        begin = nusd(row["from_usd"])
+        end = None if row["to_usd"] is None else nusd(row["to_usd"])
+        inside = [
+            cost for cost in known if (cost == 0 if end == 0 else max(begin, 1) <= cost and (end is None or cost < end))
+        ]
+        assert (row["requests"], nusd(row["cost_usd"])) == (len(inside), sum(inside))
+        assert end in {None, 0, *COST_BOUNDS_IN_NUSD}
+    assert sum(row["requests"] for row in table["data"]) == len(known)
+
+
+async def test_what_others_saved_is_what_the_rows_say(ask, home):
+    saved = await ask("savings", **ALL)
+    with read_all(home / FILE_NAME) as connection:
+        rescued, failed_over = (
+            connection.execute(
+                "SELECT count(*), sum(one.cost_in_nusd) FROM entry AS one JOIN entry AS two ON two.attempt_id = "  # noqa: S608
+                "substr(one.attempt_id, 1, 30) || '/2' WHERE one.attempt_id LIKE '%/1' AND one.outcome = 'failed' "
+                f"AND two.outcome = 'ok' AND one.endpoint <> two.endpoint AND one.ttft_ms IS {word} NULL"
+            ).fetchone()
+            for word in ("NOT", "")
+        )
+    assert (saved["rescues"]["requests"], nusd(saved["rescues"]["kept_usd"])) == rescued
+    assert (saved["failovers"]["requests"], nusd(saved["failovers"]["wasted_usd"])) == failed_over
+    assert rescued[0] > 0
+    assert failed_over[0] > 0
+
+
+async def test_the_overview_adds_up_today_and_the_month(ask, home):
+    shown = await ask("overview")
+    month = int(datetime.fromtimestamp(NOW_S, UTC).replace(day=1, hour=0, minute=0, second=0).timestamp())
+    today = NOW_S // DAY_S * DAY_S
+    hour = NOW_S // 3600 * 3600 + 3600  # sums know hours, and this one is not over
+    for name, since in (("today", today), ("month", month)):
+        _, attempts, failed, _, _, _, cost, unknown = by_sql(home, "1", within(since, hour))[1]
+        told = shown[name]
+        assert (told["attempts"], told["failed"], told["unknown_cost"]) == (attempts, failed, unknown)
+        assert nusd(told["cost_usd"]) == cost
+    week = by_sql(home, "1", within(today - 7 * DAY_S, today))[1][6]
+    end = int(datetime.fromtimestamp(NOW_S, UTC).replace(month=12, day=1, hour=0, minute=0, second=0).timestamp())
+    assert nusd(shown["forecast"]["cost_usd"]) == nusd(shown["month"]["cost_usd"]) + week * (end - NOW_S) // (7 * DAY_S)
+    assert shown["forecast"]["from_days"] == 7
+
+
+async def pages(ask, count, **query):
+    """Every row of a look-up."""
+    rows, before = [], None
+    while True:
+        more = {} if before is None else {"before": before}
+        page = await ask("requests", count=count, **query, **more)
+        rows += page["data"]
+        before = page["next"]
+        if before is None:
+            return rows
+
+
+@pytest.mark.parametrize(
+    ("query", "where"),
+    [
+        ({"model": "vendor/model-3", "outcome": "failed"}, "model = 'vendor/model-3' AND outcome = 'failed'"),
+        (
+            {"key": "key5", "tag": "blue", "min_cost": "0.05"},
+            "key_id = 'key5' AND tags LIKE '%blue%' AND cost_in_nusd >= 50000000",
+        ),
+        ({"user": "user17", "app": "app 3"}, "user = 'user17' AND app = 'app 3'"),
+    ],
+)
+async def test_a_look_up_by_filters_finds_every_row_newest_first(ask, home, query, where):
+    times = {"since": str(NOW_S - 3 * DAY_S), "until": str(NOW_S - DAY_S)}
+    rows = await pages(ask, 7, **query, **times)
+    with read_all(home / FILE_NAME) as connection:
+        found = connection.execute(
+            f"SELECT attempt_id, cost_in_nusd FROM entry WHERE {where} AND {within(NOW_S - 3 * DAY_S, NOW_S - DAY_S)} "  # noqa: S608
+            "ORDER BY entry DESC"
+        ).fetchall()
+    told = [
+        (f"{row['id']}/{row['attempt']}", None if row["cost_usd"] is None else nusd(row["cost_usd"])) for row in rows
+    ]
+    assert told == found
+
+
+async def test_a_request_whose_record_is_gone_is_told_from_the_ledger(ask, home):
+    with read_all(home / FILE_NAME) as connection:
+        name = connection.execute("SELECT attempt_id FROM entry WHERE attempt_id LIKE '%/2' LIMIT 1").fetchone()[0][:-2]
+    shown = await ask(f"requests/{name}")
+    assert shown["decision"] is None
+    assert [one["number"] for one in shown["attempts"]] == [1, 2]
+    assert [one["attempt"] for one in shown["costs"]] == [1, 2]
+
+
+@pytest.mark.full
+async def test_roll_ups_and_look_ups_are_quick_over_ten_million_rows(ask):
+    """<= 300 ms for sums and series, <= 500 ms for one indexed filter, or several within a day."""
+    month, day = {"since": str(NOW_S - 30 * DAY_S)}, {"since": str(NOW_S - DAY_S)}
+    asked = [
+        *((0.3, "spend", {"by": by, **ALL}) for by in BY),
+        *((0.3, "spend/series", {"by": by, "step": "day", **ALL}) for by in BY),
+        *((0.3, "spend/series", {"by": by, "step": "hour", **month}) for by in BY),
+        (0.3, "cost-distribution", ALL),
+        (0.3, "overview", {}),
+        *((0.5, "requests", {name: value, "count": "100"}) for name, value in FILTERS.items()),
+        (0.5, "requests", FILTERS | day),
+        (0.5, "requests", day | {"user": "user17", "min_cost": "0.1"}),
+    ]
+    for most_s, path, query in asked:
+        started = time.perf_counter()
+        await ask(path, **query)
+        assert time.perf_counter() - started <= most_s * SLOW_MACHINE, (path, query)
+        await asyncio.sleep(0)
+
+
+FILTERS = {
+    "key": "key5",
+    "model": "vendor/model-3",
+    "provider": "p2",
+    "app": "app 3",
+    "outcome": "failed",
+    "tag": "blue",
+}
