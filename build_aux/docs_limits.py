@@ -55,6 +55,12 @@ SECTIONS = (
             "gateway/learned.py",
         ),
     ),
+    (
+        "Answers given again",
+        "See [how to](../how-to/cache-answers.md), and [calls that may be sent again]"
+        "(http.md#calls-that-may-be-sent-again).",
+        ("gateway/cache/", "gateway/reuse.py", "gateway/reused.py", "gateway/server/idempotency.py"),
+    ),
     ("The way to a provider", "", ("providers/",)),
     ("providers.yaml", "", ("gateway/config/",)),
     (

@@ -108,6 +108,8 @@ LIMIT_WORDS = {
     "gateway/config/fields.py:TIMEOUT_MIN_S": "The shortest limit under `timeouts`",
     "gateway/config/fields.py:TIMEOUT_MAX_S": "The longest",
     "gateway/config/fields.py:WEIGHT_MAX": "A weight under `weights` or `score`",
+    "gateway/config/fields.py:CACHE_TTL_MAX_S": "`ttl_s` of a Route's `cache`",
+    "gateway/server/idempotency.py:KEY_MAX_CHARS": "An `idempotency-key`",
     "gateway/config/fields.py:IN_FLIGHT_MAX": "`in_flight_max`",
     "gateway/server/metadata.py:DETAIL_MAX_CHARS": "What is said of the constraint that left nobody",
     "gateway/server/limits.py:linger_max_bytes": "What is thrown away so, at most",
