@@ -57,8 +57,7 @@ SECTIONS = (
     ),
     (
         "Answers given again",
-        "See [how to](../how-to/cache-answers.md), and [calls that may be sent again]"
-        "(http.md#calls-that-may-be-sent-again).",
+        "[What is kept](../how-to/cache-answers.md); [calls sent again](http.md#calls-that-may-be-sent-again).",
         ("gateway/cache/", "gateway/reuse.py", "gateway/reused.py", "gateway/server/idempotency.py"),
     ),
     ("The way to a provider", "", ("providers/",)),
