@@ -20,7 +20,6 @@ from gateway.keys.storage import load_ring, record_of, saver, spending
 from gateway.server.admin import KeyDesk
 from gateway.server.auth import Authenticator
 from gateway.server.key_routes import KeyRoutes
-from gateway.sharing.shared_purse import SharedPurse
 from gateway.state.connection import FILE_NAME
 from gateway.state.errors import StoreError
 from gateway.state.key_rows import KeyRow
@@ -43,13 +42,13 @@ class Access:
 
     Args:
         home: MIXGATE_HOME.
-        shared: Whether other processes spend the same keys' money.
+        purse_kind: What their money is in, where others spend it too.
 
     Raises:
         ConfigError: Its secret cannot be used.
     """
 
-    def __init__(self, home: Path, *, shared: bool = False) -> None:
+    def __init__(self, home: Path, purse_kind: type[Purse] = Purse) -> None:
         self._path = home / FILE_NAME
         self._secrets = open_home_secrets(home)
         self._store: Store | None = None
@@ -58,13 +57,12 @@ class Access:
         self.on_taken: Callable[[KeyRecord], None] | None = None
         """Told of keys that another gateway of the fleet has changed."""
         self.ring = load_ring(self._path, self._secrets.pepper)
-        self.purse = SharedPurse(self.ring.chain) if shared else Purse(self.ring.chain)
+        self.purse = purse_kind(self.ring.chain)
         self.purse.knows_past = not self.ring.records()
         self.limiter = Limiter(self.ring.chain)
         self.office = KeyOffice(self.ring, self._secrets.pepper, self._save, _unix_us)
-        self.routes = KeyRoutes(
-            KeyDesk(self.office, self.purse, time.time, lambda: read_last_used(self._path, time.time()))
-        )
+        self.desk = KeyDesk(self.office, self.purse, time.time, lambda: read_last_used(self._path, time.time()))
+        self.routes = KeyRoutes(self.desk)
 
     def authenticator(self, settings: GatewaySettings) -> Authenticator:
         """Who is let in under these settings.

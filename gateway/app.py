@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from gateway.access import Access
 from gateway.admission import LAG_EVERY_S, Admission
+from gateway.alerts.starting import tell_on
 from gateway.attempts import Limits
 from gateway.cache.savings import Savings
 from gateway.cache.storage import store_on, store_savings
@@ -23,6 +24,7 @@ from gateway.explain.trace import Packer
 from gateway.fleet import Fleet
 from gateway.health import Health
 from gateway.health_history import Announcer, keep, keep_on, recall
+from gateway.keys.purse import Purse
 from gateway.ledger.books import Books
 from gateway.logs import adopt
 from gateway.metrics.gauges import Sources
@@ -46,6 +48,7 @@ from gateway.upstream import Upstream
 from gateway.watching import Watching
 from gateway.workers.intake import BooksAfterWorkers
 from gateway.workers.post import Post
+from gateway.workers.seen_purse import SeenPurse
 from local_backend.backend import LocalBackend, LocalModelSpec, LocalModelStatus
 from providers import DIALECTS
 from providers.aiohttp_transport import AiohttpTransport
@@ -92,7 +95,7 @@ class Gateway:
         self._watch_over(catalogue)
         self.engine = Engine(self.health, unix_time_s=time.time, draw=random.random, limits=limits)
         redis = catalogue.gateway.redis if post is None else None
-        self.access = Access(home, shared=redis is not None)
+        self.access = Access(home, SeenPurse if post is not None else Purse if redis is None else SharedPurse)
         self.live = Live(self.access.authenticator(catalogue.gateway), self._fleet_now, self._local_status)
         self.live.proxies = _proxies(catalogue)
         self.admission = Admission(catalogue.gateway.in_flight_max, catalogue.gateway.in_flight_per_key_max)
@@ -143,6 +146,7 @@ class Gateway:
         await self.store.start()
         if (fleet := self._fleet.catalogue.gateway.postgres) is not None:
             self._shipper = self.access.join(fleet, store)
+        self._tasks.append(asyncio.create_task(tell_on(self._home, lambda: self._fleet.catalogue, self._http)))
         await self._local.start()
 
     def _open(self, path: Path) -> tuple[Store, Books]:

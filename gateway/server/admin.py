@@ -6,7 +6,7 @@ and all four budgets. Amounts are JSON numbers in its members, decimal strings i
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -65,6 +65,8 @@ class KeyDesk:
         self._read_last_used = read_last_used
         self._last_used: Mapping[str, int] = {}
         self._looked_unix_s = 0.0
+        self.fetch: Callable[[], Awaitable[None]] | None = None
+        """Fetches what keys spent, where others keep the sums."""
         self._office = office
         self._ring: KeyRing = office.ring
         self._purse = purse
@@ -72,6 +74,8 @@ class KeyDesk:
 
     async def look(self) -> None:
         """Find out when keys were last used, if that was some time ago. Comes before whatever shows keys."""
+        if self.fetch is not None:
+            await self.fetch()
         unix_s = self._unix_s()
         if abs(unix_s - self._looked_unix_s) < LOOK_EVERY_S:
             return

@@ -46,6 +46,7 @@ class Child:
         self.refused = False
         """Whether it said that the configuration cannot be used."""
         self.starts = 0
+        self._gone_at_s = 0.0
         self._begin = begin
         self._on_ready = on_ready
         self._on_end = on_end
@@ -142,11 +143,14 @@ class Child:
     def _hear(self, message: Any) -> None:
         if isinstance(message, Ready) and self.ready_since_s is None:
             self.ready_since_s = time.monotonic()
+            if self.starts > 1:
+                _log.warning("%s is back after %.1f s", self.title, self.ready_since_s - self._gone_at_s)
             self._on_ready()
 
     def _bury(self) -> None:
         if self._link is not None:
             self._link.close()
+        self._gone_at_s = time.monotonic()
         name, self.name = self.name, ""
         self._unsaid.clear()
         self._link = self._process = self.ready_since_s = None

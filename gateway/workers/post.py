@@ -1,9 +1,10 @@
 """A worker's place in the gateway: what it has from the owner where a gateway that is alone has its own."""
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -22,6 +23,7 @@ from gateway.workers.link import AwayError, DeclinedError
 from gateway.workers.local_models import SharedModels
 from gateway.workers.messages import CacheSaved, Hello, KeyChanged
 from gateway.workers.remote_store import RemoteStore
+from gateway.workers.seen_purse import SeenPurse
 from gateway.workers.shared import OwnerState
 
 OWNER_WAIT_S: Final = 10.0
@@ -29,6 +31,8 @@ OWNER_WAIT_S: Final = 10.0
 KEY_WAIT_S: Final = 10.0
 """How long a change of a key may take."""
 SAVINGS_WAIT_S: Final = 2.0
+LOOK_EVERY_S: Final = 5.0
+"""How old what metrics say of budgets may be."""
 
 Status = TypeVar("Status")
 _log = logging.getLogger("mixgate.workers")
@@ -48,6 +52,8 @@ class Post(Generic[Status]):
         self._name = name
         self._store: RemoteStore | None = None
         self._running: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._fetch: Callable[[], Awaitable[None]] | None = None
         self.line = OwnerLine(home, name, self._flush)
         self.models = SharedModels(self.line, status_of)
 
@@ -76,18 +82,27 @@ class Post(Generic[Status]):
             await self._change(access.ring, record)
 
         access.keep = keep
+        purse, ring = access.purse, access.ring
+        if isinstance(purse, SeenPurse):
+
+            async def fetch() -> None:
+                purse.see(await state.budgets.usage([record.id for record in ring.records()], time.time()))
+
+            access.desk.fetch = self._fetch = fetch
         return state
 
     async def connect(self) -> None:
         """Begin to talk to the owner; goes on without it where it is away."""
         self._running = asyncio.create_task(self.line.run())
+        self._looking = asyncio.create_task(self._look())
         if not await self.line.wait_up(OWNER_WAIT_S):
             _log.error("the owner of the store does not answer; keys with a budget have to wait for it")
 
     def disconnect(self) -> None:
         """Hang up."""
-        if self._running is not None:
-            self._running.cancel()
+        for task in (self._running, self._looking):
+            if task is not None:
+                task.cancel()
 
     async def store_on(self, savings: Savings) -> None:
         """Have the owner keep what giving answers again has saved, again and again, until cancelled."""
@@ -108,6 +123,14 @@ class Post(Generic[Status]):
         except asyncio.CancelledError:
             savings.put_back(rows)
             raise
+
+    async def _look(self) -> None:
+        """Have what keys spent at hand for whoever cannot wait for it, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self._fetch is not None:
+                with contextlib.suppress(KeysUnavailableError):
+                    await self._fetch()
 
     async def _change(self, ring: KeyRing, record: KeyRecord) -> None:
         """Have the owner keep a key, and tell it to all.
