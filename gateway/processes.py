@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import uvloop
 
+from gateway.alerts.starting import tell_on
 from gateway.app import Gateway, local_models
 from gateway.config.catalogue import Catalogue
 from gateway.config.load import load
@@ -38,6 +39,7 @@ from gateway.workers.owner import Owner
 from gateway.workers.parent import Parent, listen, only_one
 from gateway.workers.post import Post
 from local_backend.backend import LocalBackend, LocalModelStatus
+from providers.http_transport import HttpTransport
 
 ORPHANED: Final = signal.SIGINT
 """As which signal the end of the parent counts: there is no load balancer left to wait for."""
@@ -156,6 +158,8 @@ async def _own(start: Start, link: ControlLink, said: "asyncio.Queue[Control | N
     except StoreInUseError as error:
         _log.error("%s", error)
         return 1
+    transport = HttpTransport()
+    telling = asyncio.create_task(tell_on(home, lambda: catalogue, transport))
     link.say(Ready())
     while True:
         message = await said.get()
@@ -169,6 +173,8 @@ async def _own(start: Start, link: ControlLink, said: "asyncio.Queue[Control | N
             _log.error("the parent is gone: the owner ends once every worker has")
             await owner.wait_alone()
             break
+    telling.cancel()
+    await transport.aclose()
     await owner.aclose()
     return 0
 

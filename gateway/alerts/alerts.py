@@ -93,7 +93,7 @@ class Alerts:
         for name, target in wanted.items():
             known = self._couriers.get(name)
             if known is None:
-                courier = Courier(target, self._transport, self._unix_time_s, self._wait)
+                courier = Courier(target, self._transport, self._unix_time_s, wait=self._wait)
                 self._couriers[name] = (courier, asyncio.create_task(courier.run()))
             else:
                 known[0].target = target

@@ -68,16 +68,24 @@ class Courier:
         target: Who is told.
         transport: Follows no redirects, and knows no proxies.
         unix_time_s: The wall clock, for what is signed.
-        wait: How tenacity waits between tries; for tests.
+        tries: Of each notice at most; None: TRIES_MAX.
+        wait: How tenacity waits between tries; None: longer and longer.
     """
 
     def __init__(
-        self, target: AlertTarget, transport: Transport, unix_time_s: Callable[[], float], wait: Any = None
+        self,
+        target: AlertTarget,
+        transport: Transport,
+        unix_time_s: Callable[[], float],
+        *,
+        tries: int | None = None,
+        wait: Any = None,
     ) -> None:
         self.target = target
         self.sent = 0
         self.failed = 0
         """Notices that were given up, or for which there was no room."""
+        self._tries = tries or TRIES_MAX
         self._transport = transport
         self._unix_time_s = unix_time_s
         self._wait = wait or tenacity.wait_exponential_jitter(initial=BACKOFF_S, max=BACKOFF_MAX_S)
@@ -110,7 +118,7 @@ class Courier:
         """
         patiently = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(PassingError),
-            stop=tenacity.stop_after_attempt(TRIES_MAX),
+            stop=tenacity.stop_after_attempt(self._tries),
             wait=self._wait,
             reraise=True,
         )

@@ -18,6 +18,8 @@ COMMANDS = {
     "requests": "Look for requests in the ledger.",
     "what-if": "Work out what a time would have cost elsewhere, or otherwise routed.",
     "reconcile": "Hold the ledger against what a provider says that it charged.",
+    "alerts": "See who is told of budgets, outages and unusual spending, and try it.",
+    "ledger": "Look after the ledger: its state, copies, checks, versions, rows.",
     "doctor": "Look for what is wrong with this installation.",
     "refresh": "Ask OpenRouter what has changed.",
     "import": "Convert another gateway's configuration, or a price list.",
