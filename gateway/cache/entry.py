@@ -9,6 +9,7 @@ from msgspec.structs import asdict, replace
 
 from providers.emulation import Emulated
 from providers.messages import (
+    AnswerFailed,
     AnswerStarted,
     ChoiceFinished,
     Event,
@@ -103,7 +104,7 @@ def joined(events: Iterable[Event]) -> tuple[Event, ...]:
     for event in events:
         if isinstance(event, AnswerStarted):
             started = [event]
-        elif isinstance(event, _ChoiceEvent):
+        elif not isinstance(event, (UsageReported, AnswerFailed)):
             runs = by_choice.setdefault(event.choice, [])
             if runs and _follows(runs[-1][-1], event):
                 runs[-1].append(event)
@@ -136,9 +137,9 @@ def _said(event: Event) -> dict[str, Any]:
 
 def _follows(piece: _ChoiceEvent, event: _ChoiceEvent) -> bool:
     """Whether an event goes on with what the one before it began."""
+    if isinstance(piece, TextDelta) and isinstance(event, TextDelta):  # nearly all are
+        return (piece.logprobs is None) == (event.logprobs is None)
     match piece, event:
-        case TextDelta(), TextDelta():
-            return (piece.logprobs is None) == (event.logprobs is None)
         case ReasoningDelta(details=None), ReasoningDelta(details=None):
             return True
         case RefusalDelta(), RefusalDelta():

@@ -40,10 +40,11 @@ def test_all_keys_of_a_route_arrive(tmp_path: Path):
     found = route(
         tmp_path,
         "policy: score, score: {cost: 2, ttft: 0.5}, local: first, upcast: true, rescue: false, hedge: true, "
-        "overflow: {compress: true}, timeouts: {first_token_timeout_s: 0.5, total_timeout_s: 60}",
+        "overflow: {compress: true}, cache: {ttl_s: 60}, timeouts: {first_token_timeout_s: 0.5, total_timeout_s: 60}",
     )
     assert found.score == ScoreWeights(cost=2, ttft=0.5, throughput=0, uptime=0, queue=0)
     assert (found.upcast, found.rescue, found.hedge, found.compress) == (True, False, True, True)
+    assert found.cache_ttl_s == 60
     assert found.timeouts == Timeouts(first_token_timeout_s=0.5, total_timeout_s=60)
 
 
