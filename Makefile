@@ -77,6 +77,7 @@ lock: $V/.boot
 	$$C runtime.in -c test.txt -o runtime.txt
 	$$C local.in -c test.txt --no-emit-package llama-cpp-python -o local.txt
 	$$C --no-deps sdist.in -o sdist.txt
+	$$C otel.in -c test.txt -o otel.txt
 	$$C runtime.in litellm.in -o litellm.txt # apart: it wants an older openai than the tests do
 	$$C bootstrap.in -o bootstrap.txt
 	$$C build.in -o build.txt
