@@ -19,7 +19,7 @@ NESTED = {"tls": ("cert", "key"), "log": ("format", "level")}
 """Keys of sections in the section that may come from outside the file too, as in MIXGATE_TLS_CERT."""
 _NESTED_KEYS = tuple(f"{outer}_{inner}" for outer, names in NESTED.items() for inner in names)
 LIST_KEYS = ("client_keys", "trusted_proxies", "hosts")
-_FILE_ALONE = ("telemetry", "postgres", "alerts")
+_FILE_ALONE = ("telemetry", "postgres", "redis", "alerts")
 SETTING_KEYS = (*(key for key in GatewaySection.model_fields if key not in (*NESTED, *_FILE_ALONE)), *_NESTED_KEYS)
 """Every setting, as `MIXGATE_<KEY>` in the environment and `--<key>` with dashes on the command line."""
 OTHER_VARIABLES = (CONFIG_VARIABLE, HOME_VARIABLE, "MIXGATE_TEST_FULL")
