@@ -5,18 +5,22 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 import click
 
-from gateway.cli.output import EXIT_FAILED, load_or_exit, on_terminal, print_table
+from gateway.cli.output import EXIT_FAILED, fail, load_or_exit, on_terminal, print_table
+from gateway.cli.windows import Moment, read_ledger, until_now
 from gateway.config.catalogue import Catalogue
+from gateway.config.locations import find_config
 from gateway.config.schema import Policy
+from gateway.reports.reader import ReportReader
 from gateway.simulate.comparison import PICO_PER_USD, Figures
-from gateway.simulate.drawing import REQUESTS, draw_world, world_of
+from gateway.simulate.drawing import REQUESTS, world_of
 from gateway.simulate.invariants import check
+from gateway.simulate.recorded import Recorded, read_recorded
 from gateway.simulate.running import CONFIGURED, run_world
-from gateway.simulate.seeds import Plan, Result, simulate
+from gateway.simulate.seeds import Plan, Result, simulate, world
 from gateway.simulate.story import tell
 
 SEEDS: Final = 100
@@ -59,6 +63,9 @@ COLUMNS: Final = (
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A providers.yaml whose endpoints, routes and prices are the world. No key is used, nothing is sent.",
 )
+@click.option("--from-ledger", "from_ledger", is_flag=True, help="Traffic, failures and times as they were recorded.")
+@click.option("--since", type=Moment(), default="7d", show_default=True, help="With --from-ledger: from when.")
+@click.option("--until", type=Moment(), help="With --from-ledger: up to when; else now.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     seeds: int,
@@ -69,18 +76,27 @@ def command(
     *,
     plain: bool,
     as_json: bool,
+    **ledger: Any,
 ) -> None:
     """Compare policies over simulated traffic, prices and failures, and check that nothing goes wrong.
 
     Clients, providers and the clock are pretended; the router, its health and the codec are the real ones. Every run
     is the same for the same seed. Exits 1 where an invariant did not hold, with the command that shows it again.
+
+    With --from-ledger the worlds are of the configuration that `mixgate serve` would read, and what clients ask and how
+    often, how fast each endpoint is and how it fails are drawn from the ledger in MIXGATE_HOME.
     """
+    if ledger["from_ledger"]:
+        if plain:
+            raise click.UsageError("--plain and --from-ledger exclude each other")
+        config = config or find_config(None, os.environ, Path.cwd())
     plan = Plan(
         seeds=(seed,) if seed is not None else tuple(range(seeds)),
         policies=_chosen(policies, config),
         requests=requests,
         plain=plain,
         config=None if config is None else str(config),
+        recorded=_recorded(config, ledger["since"], until_now(ledger["until"])) if ledger["from_ledger"] else None,
     )
     if config is not None:
         _refuse_empty(read_catalogue(str(config)), config)
@@ -98,6 +114,24 @@ def command(
 def read_catalogue(path: str) -> Catalogue:
     """The configuration at a path. Keys are not looked for: every provider takes part."""
     return load_or_exit(Path(path), {})
+
+
+def _recorded(config: Path | None, since: int, until: int) -> Recorded:
+    """What was recorded, with what cannot be drawn from it said to standard error."""
+    catalogue = read_catalogue(str(config))
+
+    def read(reader: ReportReader) -> Recorded:
+        try:
+            return read_recorded(reader, catalogue, since, until)
+        except ValueError as error:
+            fail(str(error), "give a longer time with --since, or the configuration of that gateway with --config")
+
+    found = read_ledger(read)
+    for name, count in found.left_out.items():
+        click.echo(f"left out: {count} attempts for {name!r}, which is not configured", err=True)
+    if found.guessed:
+        click.echo(f"nothing is recorded of {', '.join(found.guessed)}: taken to be sound", err=True)
+    return found
 
 
 def _refuse_empty(catalogue: Catalogue, path: Path) -> None:
@@ -202,12 +236,7 @@ def _tell(plan: Plan, seed: int) -> None:
     """The stories of those requests of one seed that violate an invariant."""
     catalogue = None if plan.config is None else read_catalogue(plan.config)
     for policy in plan.policies:
-        world = (
-            draw_world(seed, plan.requests, plain=plan.plain)
-            if catalogue is None
-            else world_of(catalogue, seed, plan.requests)
-        )
-        outcome = run_world(world, policy)
+        outcome = run_world(world(plan, seed, catalogue), policy)
         wrong = dict.fromkeys(one.job for one in check(outcome) if one.job is not None)
         for number in list(wrong)[:TOLD_MAX]:
             for line in tell(outcome, number):

@@ -13,6 +13,7 @@ from gateway.config.schema import Policy
 from gateway.simulate.comparison import Figures, add_run
 from gateway.simulate.drawing import REQUESTS, draw_world, world_of
 from gateway.simulate.invariants import check
+from gateway.simulate.recorded import Recorded, recorded_world
 from gateway.simulate.running import CONFIGURED, Violation, run_world
 from gateway.simulate.world import World
 
@@ -39,6 +40,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     """One policy for each seed, the next for the next, instead of every policy for every seed."""
     config: str | None = None
     """A providers.yaml whose Endpoints and prices are the world."""
+    recorded: Recorded | None = None
+    """Traffic and luck as a ledger has them, of that configuration; None: they are drawn."""
 
     @property
     def runs(self) -> int:
@@ -55,6 +58,8 @@ class Plan(Struct, frozen=True, kw_only=True):
         words += [f"--requests {self.requests}"] if self.requests != REQUESTS else []
         words += ["--plain"] if self.plain else []
         words += [f"--config {self.config}"] if self.config is not None else []
+        if self.recorded is not None:
+            words += [f"--from-ledger --since {self.recorded.since} --until {self.recorded.until}"]
         return " ".join(words)
 
 
@@ -115,6 +120,8 @@ def run_chunk(plan: Plan, read: ReadCatalogue) -> Result:
 
 def world(plan: Plan, seed: int, catalogue: Catalogue | None) -> World:
     """The world of a seed."""
+    if catalogue is not None and plan.recorded is not None:
+        return recorded_world(catalogue, plan.recorded, seed, plan.requests)
     if catalogue is not None:
         return world_of(catalogue, seed, plan.requests)
     return draw_world(seed, plan.requests, plain=plan.plain)
