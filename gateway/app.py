@@ -16,6 +16,7 @@ from gateway.alerts.starting import tell_on
 from gateway.attempts import Limits
 from gateway.cache.savings import Savings
 from gateway.cache.storage import store_on, store_savings
+from gateway.cache.store import OwnFirst
 from gateway.config.catalogue import Catalogue, ProviderEntry
 from gateway.dashboard.sources import Entrance
 from gateway.dashboard.sources import Sources as Shown
@@ -118,7 +119,9 @@ class Gateway:
             self.store.rates,
             Reuse(self.engine, self.store.answers, self.savings),
             # On a shelf of their own: what many keep must not push out what one has to find again.
-            Idempotency(MemoryAnswers() if self.store.status().kind == "memory" else self.store.answers),
+            Idempotency(
+                OwnFirst(MemoryAnswers(), None if self.store.status().kind == "memory" else self.store.answers)
+            ),
         )
         self.watching = Watching(self._sources())
         self.places.add(MetricsRoute(self.watching.read))

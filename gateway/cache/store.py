@@ -16,3 +16,29 @@ class AnswerStore(Protocol):
     def put(self, tenant: str, digest: str, data: bytes, ttl_s: float, unix_s: float) -> None:
         """Keep it for `ttl_s`. Never waits; may be lost."""
         ...
+
+
+class OwnFirst:
+    """What never changes once it is put, kept in two places: here, and where others find it too.
+
+    Args:
+        own: Of this process, so that it has its own also while the other is away.
+        shared: With other processes; None: there are none.
+    """
+
+    def __init__(self, own: AnswerStore, shared: AnswerStore | None) -> None:
+        self._own = own
+        self._shared = shared
+
+    async def get(self, tenant: str, digest: str, unix_s: float) -> bytes | None:
+        """What was put, here or elsewhere."""
+        found = await self._own.get(tenant, digest, unix_s)
+        if found is None and self._shared is not None:
+            found = await self._shared.get(tenant, digest, unix_s)
+        return found
+
+    def put(self, tenant: str, digest: str, data: bytes, ttl_s: float, unix_s: float) -> None:
+        """Keep it in both."""
+        self._own.put(tenant, digest, data, ttl_s, unix_s)
+        if self._shared is not None:
+            self._shared.put(tenant, digest, data, ttl_s, unix_s)
