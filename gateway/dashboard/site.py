@@ -47,6 +47,7 @@ from gateway.dashboard.spending import (
     spend_table,
     totals,
 )
+from gateway.dashboard.what_if import what_if_table
 from gateway.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, PayloadTooLargeError
 from gateway.state.figures_reader import FiguresReader
 from gateway.state.ledger_reader import By
@@ -139,6 +140,7 @@ class Dashboard:
             "budgets": self._budgets,
             "prices": self._prices,
             "endpoints": self._endpoints,
+            "what-if": self._what_if,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, to: Send) -> None:
@@ -276,6 +278,10 @@ class Dashboard:
     async def _endpoints(self, asked: _Asked) -> Table:
         seen, now_s = self._look(), self._sources.monotonic_s()
         return await self._readers.ask(lambda reader: endpoints_table(reader, asked.query, seen, now_s, asked.unix_s))
+
+    async def _what_if(self, asked: _Asked) -> Table:
+        path, catalogue = self._sources.path, self._sources.fleet().catalogue
+        return await self._readers.ask(lambda _reader: what_if_table(path, catalogue, asked.query))
 
     def _budget_rows(self, asked: _Asked) -> Table:
         return budgets_table(self._sources.key_records(), self._sources.spending, asked.unix_s)

@@ -35,12 +35,13 @@ async function health(shown) {
   const [all, days] = await Promise.all([get("endpoints"), get("endpoints/days", { days: DAYS })]);
   const byEndpoint = Map.groupBy ? Map.groupBy(days.data, (row) => row.endpoint) : grouped(days.data);
   const now = Date.parse(all.now);
+  const days30 = (row) => bars(byEndpoint.get(row.endpoint) || [], now);
   return el("div", {}, table({
     caption: "Health of endpoints", source: { path: "endpoints" }, rows: all.data.filter(fits(shown)), none: "No endpoint like this.",
     columns: [
-      { title: "Endpoint", wide: true, show: (row) => el("a", { href: urlTo("endpoints", { endpoint: row.endpoint }) }, row.endpoint) },
+      { title: "Endpoint", wide: true, show: (row) => [el("a", { href: urlTo("endpoints", { endpoint: row.endpoint }) }, row.endpoint), el("div", { class: "only-phone" }, days30(row))] },
       { title: "Standing", show: (row) => [standing(row.standing), reason(row, now)] },
-      { title: `Last ${DAYS} days`, show: (row) => bars(byEndpoint.get(row.endpoint) || [], now) },
+      { title: `Last ${DAYS} days`, hide: "phone", show: days30 },
       { title: "5 min", number: true, hide: "phone", show: (row) => percent(row.uptime_5m) },
       { title: "30 min", number: true, hide: "phone", show: (row) => percent(row.uptime_30m) },
       { title: "1 day", number: true, show: (row) => percent(row.uptime_1d) },

@@ -52,7 +52,7 @@ function tiles(all) {
         share(tight) < 0.1 ? "bad" : share(tight) < 0.25 ? "warn" : null)
       : tile("Budget left", "—", null, el("a", { href: urlTo("keys") }, "no key has a budget")),
     tile("On their way", count(all.in_flight), null, el("a", { href: urlTo("live") }, "see them live")),
-    tile("Endpoints", `${endpoints.healthy} healthy`, null, el("a", { href: urlTo("endpoints") }, down ? `${down} resting` : `${endpoints.off} off`), down ? "warn" : null),
+    tile("Endpoints", `${endpoints.healthy} healthy`, null, el("a", { href: urlTo("endpoints") }, down ? `${down} resting` : endpoints.off ? `${endpoints.off} off` : "all are on"), down ? "warn" : null),
   );
 }
 
@@ -161,7 +161,7 @@ async function savings(window) {
     el("dl", { class: "savings" }, rows.map(([name, title, one, what, money, words]) => el("div", { title: (answer.method || {})[name] || null },
       el("dt", {}, title),
       el("dd", {}, one ? el("b", {}, count(one.requests)) : "off", one ? ` ${what}` : " (the cache is not configured)",
-        one && one[money] !== null && one[money] !== undefined ? el("span", { class: "money", title: exactUsd(one[money]) }, `${usd(one[money], 4)} ${words}`) : null),
+        one && Number(one[money]) ? el("span", { class: "money", title: exactUsd(one[money]) }, `${usd(one[money], 4)} ${words}`) : null),
     ))),
     el("p", { class: "sub" }, `Since ${day(answer.since)}, ${age(Date.parse(answer.until) - Date.parse(answer.since))}.`),
     downloads({ path: "savings", parameters: { since: window.since, until: window.until } }),

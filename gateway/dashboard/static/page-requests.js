@@ -49,7 +49,7 @@ async function list(asked) {
       caption: "Requests", source, rows: answer.data, rowClass: (row) => (row.outcome === "failed" ? "row-failed" : null),
       none: filtered ? "No request fits these filters. Clear one, or choose a longer time." : "No request yet. Point a client at this gateway and it will show up here within a second.",
       columns: [
-        { title: "Time", show: (row) => el("a", { href: urlTo("requests", {}, row.id) }, moment(row.time)), hint: (row) => row.id },
+        { title: "Time", narrow: true, show: (row) => el("a", { href: urlTo("requests", {}, row.id) }, moment(row.time)), hint: (row) => row.id },
         { title: "Model", wide: true, show: (row) => row.model || "—" },
         { title: "Endpoint", wide: true, hide: "phone", show: (row) => row.endpoint || "—" },
         { title: "Outcome", show: (row) => outcome(row.outcome, row.code) },

@@ -8,6 +8,11 @@ import { count, exactUsd, moment, ms, percent, seconds, usd } from "./format.js"
 import { urlTo } from "./place.js";
 import { downloads, table } from "./table.js";
 
+const WITHOUT_LINES = {
+  none: "It was refused, or never reached anybody: nothing is owed.",
+  provider: "As the provider says that it charged; it gives no lines.",
+};
+
 /** Fill the page with one request. */
 export function renderRequest(page, id) {
   page.append(
@@ -26,8 +31,18 @@ function whole(request, id) {
       ? card("The decision", { wide: true, note: `Policy ${request.decision.policy} on route ${request.decision.route}: who could be asked, in this order, and who could not.` }, decision(request.decision))
       : card("The decision", { wide: true }, empty("The decision record is no longer kept (seven days). What was billed is below.")),
     card("Cost", { wide: true }, costs(request.costs || [])),
-    downloads({ path: `requests/${encodeURIComponent(id)}`, name: id }),
+    downloads({ path: `requests/${encodeURIComponent(id)}`, name: id, csv: false }),
   );
+}
+
+function story(request) {
+  const tried = request.attempts || [];
+  const last = tried[tried.length - 1];
+  const before = tried.length > 1 ? ` after ${count(tried.length - 1)} other ${tried.length === 2 ? "Attempt" : "Attempts"}` : "";
+  if (!last) return request.outcome === "ok" ? "Answered without asking any provider." : `Refused before anybody was asked${request.code ? `: ${request.code}` : ""}.`;
+  if (request.outcome === "ok") return `Answered by ${last.endpoint}${before}.`;
+  if (request.outcome === "cancelled") return `The client left while ${last.endpoint} was answering${before}.`;
+  return `Failed at ${last.endpoint}${before}${request.code ? `: ${request.code}` : ""}.`;
 }
 
 function facts(request) {
@@ -43,7 +58,7 @@ function facts(request) {
   ];
   const saved = request.rescued;
   return el("section", { class: "card wide", "aria-label": "What came of it" },
-    request.headline ? el("p", { class: "headline" }, request.headline) : null,
+    el("p", { class: "headline" }, story(request)),
     saved ? el("p", { class: "note" }, `The answer of ${saved.cut} was cut after ${count(saved.after_chars)} characters; ${saved.continued} went on (${saved.by}).`) : null,
     el("dl", { class: "facts" }, rows.map(([title, value, hint]) => el("div", {}, el("dt", {}, title), el("dd", { title: hint || null }, value)))));
 }
@@ -129,5 +144,5 @@ function costs(billed) {
           { title: "Cost", number: true, show: (line) => usd(line.cost_usd, 9), hint: (line) => exactUsd(line.cost_usd) },
         ],
       })
-      : el("p", { class: "sub" }, "No price is known for this endpoint at that time."))));
+      : el("p", { class: "sub" }, WITHOUT_LINES[one.cost_source] || "No price is known for this endpoint at that time."))));
 }

@@ -7,7 +7,8 @@ import { urlOf } from "./api.js";
  * @param {Object} options
  * @param {string} options.caption What it shows; read out, not seen.
  * @param {Array<{title: string, show: function(Object): any, number?: boolean, hint?: function(Object): string, hide?: string}>} options.columns
- *   `show` gives text or an element; `number` aligns right; `hint` is the full value; `hide` is "phone" for what a narrow screen can do without.
+ *   `show` gives text or an element; `number` aligns right; `hint` is the full value; `hide` is "phone" for what a narrow screen can do without; `wide` may
+ *   break anywhere, `narrow` breaks on a phone.
  * @param {Array<Object>} options.rows
  * @param {{path: string, parameters: Object}|null} options.source Where the rows are from, for CSV and JSON.
  * @param {string} [options.none] What is said where there are no rows.
@@ -31,17 +32,17 @@ export function table({ caption, columns, rows, source = null, none = "Nothing h
   );
 }
 
-/** Links to the same table as CSV (full precision) and JSON. */
-export function downloads({ path, parameters = {}, name = null }) {
+/** Links to the same table as CSV (full precision) and JSON; what is no table has no `csv`. */
+export function downloads({ path, parameters = {}, name = null, csv = true }) {
   const file = name || path.split("/").join("-");
   return el(
     "p",
     { class: "downloads" },
-    el("a", { href: urlOf(path, { ...parameters, format: "csv" }), download: `${file}.csv`, "aria-label": `${file} as CSV` }, "CSV"),
+    csv ? el("a", { href: urlOf(path, { ...parameters, format: "csv" }), download: `${file}.csv`, "aria-label": `${file} as CSV` }, "CSV") : null,
     el("a", { href: urlOf(path, parameters), download: `${file}.json`, "aria-label": `${file} as JSON` }, "JSON"),
   );
 }
 
 function classOf(column) {
-  return [column.number ? "number" : null, column.hide ? `hide-${column.hide}` : null, column.wide ? "wide-cell" : null].filter(Boolean).join(" ") || null;
+  return [column.number ? "number" : null, column.hide ? `hide-${column.hide}` : null, column.wide ? "wide-cell" : null, column.narrow ? "narrow-cell" : null].filter(Boolean).join(" ") || null;
 }
