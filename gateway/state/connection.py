@@ -66,13 +66,29 @@ class StoreLock:
 def open_writer(path: Path, *, check: bool = True) -> sqlite3.Connection:
     """The writing connection, of this version's schema, for the thread that calls.
 
+    Args and exceptions are those of `connect_writer`, and:
+
+    Raises:
+        NewerStoreError: A later version of Mixgate has written it.
+    """
+    connection = connect_writer(path, check=check)
+    try:
+        migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_writer(path: Path, *, check: bool = True) -> sqlite3.Connection:
+    """The writing connection, whatever the file's version, for the thread that calls.
+
     Args:
         path: The file; it is made where it is missing.
         check: Whether to judge a file that nobody closed, which takes time where it is large.
 
     Raises:
         DamagedStoreError: The file is no sound database.
-        NewerStoreError: A later version of Mixgate has written it.
         sqlite3.Error: Anything else that SQLite complains of.
         OSError: The file cannot be made.
     """
@@ -93,7 +109,6 @@ def open_writer(path: Path, *, check: bool = True) -> sqlite3.Connection:
         connection.execute("PRAGMA trusted_schema = OFF")
         install(connection)
         connection.create_function("add_histograms", 2, add_histograms, deterministic=True)
-        migrate(connection)
     except BaseException:
         connection.close()
         raise

@@ -1,6 +1,6 @@
 """Reads the ledger of a fleet: what LedgerReader says of one gateway's file, of all that have sent their rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final, Self
 
@@ -12,8 +12,10 @@ from gateway.state.entries import ENTRY_COLUMNS, Entry, PriceSnapshot
 from gateway.state.ledger_reader import NAMES_MAX, PAGE_MAX, By, Filter, Page, Spent
 from gateway.state.ledger_rows import HOUR_US, HOURS_PER_DAY
 from gateway.state.postgres_database import Database
+from gateway.state.postgres_writer import NAMES_BY, SUMMED, TAGS
 from gateway.state.schema import SPENT_COLUMNS
 
+_SHOWN_MAX: Final = 5
 _COLUMNS: Final = ", ".join(f'"{name}"' for name in ENTRY_COLUMNS)
 _SPENT: Final = ", ".join(SPENT_COLUMNS)
 _SUMS: Final = ", ".join(f"sum({name})::bigint AS {name}" for name in SPENT_COLUMNS)
@@ -26,6 +28,7 @@ _EVERY_DAY: Final = (
 _BOUNDS: Final = {
     "since_unix_us": "unix_us >= :since_unix_us",
     "until_unix_us": "unix_us < :until_unix_us",
+    "cost_least_in_nusd": "cost_in_nusd >= :cost_least_in_nusd",
     "tag": "CASE tags WHEN '' THEN '[]' ELSE tags END::jsonb ? :tag",
 }
 
@@ -143,6 +146,23 @@ class PostgresLedgerReader:
             {},
         )
         return tuple(Replica(*row) for row in rows)
+
+    def faults(self) -> Iterator[tuple[str, list[str]]]:
+        """By what is added up, and where what is kept is not what the rows come to.
+
+        Raises:
+            StoreError: The database cannot be read.
+        """
+        for by, name in NAMES_BY.items():
+            summed = (
+                f"SELECT unix_us / {HOUR_US} AS hour, {name} AS name, {SUMMED} "  # noqa: S608 # our names
+                f"FROM entry {TAGS if by == 'tag' else ''} GROUP BY 1, 2"
+            )
+            kept = f'SELECT hour, name, {_SPENT} FROM spend_hour WHERE "by" = :by'  # noqa: S608 # our names
+            rows = self._rows(
+                f"(({kept}) EXCEPT ({summed})) UNION (({summed}) EXCEPT ({kept})) LIMIT {_SHOWN_MAX}", {"by": by}
+            )
+            yield by, [f"{row[1]!r} at hour {row[0]}: the rows come to more or less than is kept" for row in rows]
 
     def _rows(self, statement: str, values: dict[str, Any]) -> Sequence[Any]:
         with self._database.connect() as connection:

@@ -25,8 +25,8 @@ _TURN: Final = 0x6D69786761746502
 _SWAPPED: Final = "\ufffd"
 """Stands for the one character that Postgres does not take."""
 
-_NAMES_BY: Final = COLUMNS_BY | {"tag": "tag.name"}
-_SUMMED: Final = (
+NAMES_BY: Final = COLUMNS_BY | {"tag": "tag.name"}
+SUMMED: Final = (
     "count(*) FILTER (WHERE right(attempt_id, 2) = '/1'), count(*), count(*) FILTER (WHERE outcome <> 'ok'), "
     "count(*) FILTER (WHERE usage_source IN ('estimate', 'recovered')), "
     + ", ".join(
@@ -50,12 +50,12 @@ def _type(name: str) -> str:
 _QUOTED: Final = ", ".join(f'"{name}"' for name in ENTRY_COLUMNS)
 _TYPED: Final = ", ".join(f'"{name}" {_type(name)}' for name in ENTRY_COLUMNS)
 _SPENT: Final = ", ".join(SPENT_COLUMNS)
-_TAGS: Final = (
+TAGS: Final = (
     "CROSS JOIN LATERAL jsonb_array_elements_text(CASE tags WHEN '' THEN '[\"\"]' ELSE tags END::jsonb) AS tag (name)"
 )
 _SUMS: Final = " UNION ALL ".join(
-    f"SELECT '{by}', unix_us / {HOUR_US}, {name}, {_SUMMED} FROM added {_TAGS if by == 'tag' else ''} GROUP BY 2, 3"  # noqa: S608
-    for by, name in _NAMES_BY.items()
+    f"SELECT '{by}', unix_us / {HOUR_US}, {name}, {SUMMED} FROM added {TAGS if by == 'tag' else ''} GROUP BY 2, 3"  # noqa: S608
+    for by, name in NAMES_BY.items()
 )
 
 

@@ -136,13 +136,13 @@ def migrate(connection: sqlite3.Connection, to: int = len(MIGRATIONS)) -> None:
             "start the newer Mixgate again, have it lead the file back (`mixgate ledger migrate`), or set MIXGATE_HOME "
             "to another folder"
         )
+    for step in range(version, to, -1):
+        if MIGRATIONS[step - 1].back is None:
+            raise StoreError(f"version {step - 1} has no place for what a file of version {step} holds")
     for step in range(version, to):
         _take(connection, MIGRATIONS[step].forward, step + 1)
     for step in range(version, to, -1):
-        statements = MIGRATIONS[step - 1].back
-        if statements is None:
-            raise StoreError(f"version {step - 1} has no place for what a file of version {step} holds")
-        _take(connection, statements, step - 1)
+        _take(connection, MIGRATIONS[step - 1].back or (), step - 1)
 
 
 def _take(connection: sqlite3.Connection, statements: tuple[str, ...], version: int) -> None:
