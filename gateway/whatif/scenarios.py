@@ -69,6 +69,8 @@ class World:
         self._tables: dict[str, Table | None] = {}
         self._variants: dict[tuple[int, Policy], tuple[Table, Table]] = {}
         self._rows: dict[int, tuple[Table, dict[str, Row]]] = {}
+        self._last: tuple[Case, _Decided | None] | None = None
+        """Several questions about one request need the same decision."""
 
     def today(self, name: str) -> Table | None:
         """Who could answer for a name by today's configuration, whoever is off; None: nothing has that name."""
@@ -95,6 +97,14 @@ class World:
 
     def decided(self, case: Case, policy: Policy | None = None) -> _Decided | None:
         """The Plan for a request: by its record, or else by today's configuration as if all were well."""
+        if policy is None and self._last is not None and self._last[0] is case:
+            return self._last[1]
+        decided = self._decide(case, policy)
+        if policy is None:
+            self._last = (case, decided)
+        return decided
+
+    def _decide(self, case: Case, policy: Policy | None) -> _Decided | None:
         table = case.table if case.record is not None else self.today(case.final.route)
         if table is None:
             return None
