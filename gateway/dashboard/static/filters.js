@@ -9,8 +9,21 @@ export const PERIODS = [["24h", "24 hours"], ["7d", "7 days"], ["30d", "30 days"
 /** Buttons of which one is chosen; `name` is the filter in the URL. */
 export function choice(name, label, options, chosen) {
   return el("div", { class: "choice", role: "group", "aria-label": label }, options.map(([value, words]) =>
-    el("button", { type: "button", "aria-pressed": String(value === chosen), onclick: () => change({ [name]: value }) }, words),
+    el("button", { type: "button", "aria-pressed": String(value === chosen), onclick: () => change({ [name]: value, until: "" }) }, words),
   ));
+}
+
+/** The period by days, where the buttons beside it are too coarse. The end is the whole of its day. */
+export function days(filters) {
+  const dated = (value) => (/^\d{4}-\d{2}-\d{2}/.test(value || "") ? value.slice(0, 10) : "");
+  const next = (value) => (value ? new Date(Date.parse(value) + 86400e3).toISOString().slice(0, 10) : "");
+  const last = dated(filters.until) ? new Date(Date.parse(dated(filters.until)) - 86400e3).toISOString().slice(0, 10) : "";
+  const field = (id, label, value, changed) => el("div", { class: "field" }, el("label", { for: id }, label),
+    el("input", { id, type: "date", value, onchange: (event) => changed(event.target.value) }));
+  return [
+    field("day-from", "From", dated(filters.since), (value) => change({ since: value })),
+    field("day-to", "To", last, (value) => change({ until: next(value) })),
+  ];
 }
 
 /** A list of which one is chosen. */

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { chart } from "./chart.js";
 import { card, el, empty, loading } from "./dom.js";
-import { PERIODS, choice, pick } from "./filters.js";
+import { PERIODS, choice, days, pick } from "./filters.js";
 import { age, count, day, decimalsFor, exactUsd, named, short, usd } from "./format.js";
 import { urlTo } from "./place.js";
 import { spendChart, stepLabel, tokensChart } from "./series.js";
@@ -21,7 +21,7 @@ export function render(page, { filters }) {
   page.append(
     el("h1", { class: "unseen" }, "Overview"),
     loading(async () => tiles(await overview), 96),
-    el("div", { class: "controls" }, choice("since", "Period", PERIODS, since), pick("by", "By", DIMENSIONS, by)),
+    el("div", { class: "controls" }, choice("since", "Period", PERIODS, since), days(filters), pick("by", "By", DIMENSIONS, by)),
     card("Spend over time", { wide: true }, loading(() => spend(by, step, window), 320)),
     el("div", { class: "grid" },
       card("Tokens", {}, loading(() => tokens(step, window), 260)),

@@ -18,11 +18,12 @@ const FIELDS = [
   { name: "key", label: "Key", known: "key" },
   { name: "app", label: "App", known: "app" },
   { name: "route", label: "Route", known: "route" },
+  { name: "tag", label: "Tag", known: "tag" },
   { name: "min_cost", label: "Cost from (USD)", hint: "0.01", inputmode: "decimal" },
 ];
 const FOR_ADMINS = [{ name: "user", label: "User" }, { name: "session", label: "Session" }];
 const OUTCOMES = [["", "any"], ["ok", "ok"], ["failed", "failed"], ["cancelled", "cancelled"]];
-const KNOWN = new Set([...FIELDS, ...FOR_ADMINS].map((field) => field.name).concat(["outcome", "before", "tag", "code"]));
+const KNOWN = new Set([...FIELDS, ...FOR_ADMINS].map((field) => field.name).concat(["outcome", "before"]));
 
 /** Fill the page. */
 export function render(page, { rest, filters }) {
@@ -30,7 +31,6 @@ export function render(page, { rest, filters }) {
   const admin = currentSession().role !== "viewer";
   const asked = Object.fromEntries(Object.entries(filters).filter(([name]) => KNOWN.has(name)));
   const fields = [...FIELDS, ...(admin ? FOR_ADMINS : [])];
-  for (const name of ["tag", "code"]) if (asked[name]) fields.push({ name, label: name === "tag" ? "Tag" : "Code" });
   page.append(
     el("div", { class: "page-head" }, el("h1", {}, "Requests"), el("p", { class: "sub" }, "One row per Attempt, newest first. Times are UTC.")),
     filterForm(fields, [pick("outcome", "Outcome", OUTCOMES, filters.outcome || "")]),

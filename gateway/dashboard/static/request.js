@@ -8,6 +8,7 @@ import { count, exactUsd, moment, ms, percent, seconds, usd } from "./format.js"
 import { urlTo } from "./place.js";
 import { downloads, table } from "./table.js";
 
+const ASKED_BY = { app: "App", referer: "Referer", user: "User", session: "Session", tags: "Tags" };
 const WITHOUT_LINES = {
   none: "It was refused, or never reached anybody: nothing is owed.",
   provider: "As the provider says that it charged; it gives no lines.",
@@ -46,6 +47,7 @@ function story(request) {
 }
 
 function facts(request) {
+  const asked = request.asked_by || {};
   const rows = [
     ["Outcome", outcome(request.outcome, request.code)],
     ["Time", moment(request.time), request.time],
@@ -55,6 +57,7 @@ function facts(request) {
     ["Cost", usd(request.cost_usd, 6), exactUsd(request.cost_usd)],
     ["Key", request.caller || "—"],
     ["API", request.surface || "—"],
+    ...Object.entries(ASKED_BY).filter(([name]) => asked[name] && asked[name].length).map(([name, title]) => [title, [asked[name]].flat().join(", ")]),
   ];
   const saved = request.rescued;
   return el("section", { class: "card wide", "aria-label": "What came of it" },
