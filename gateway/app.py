@@ -166,7 +166,7 @@ class Gateway:
         await self._local.aclose()
         if self._post is None:
             await self.store.aclose()
-        self.dashboard.close()
+        await self.dashboard.aclose()
         transports: list[Transport] = [self._http, self._litellm, *self._proxied.values()]
         for transport in transports:
             await transport.aclose()

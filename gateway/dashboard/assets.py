@@ -55,7 +55,7 @@ class Assets(Struct, frozen=True):
 
 def load_assets() -> Assets:
     """Read them from the installed package."""
-    found = {name: _read(file) for name, file in sorted(_list(files(__package__) / "static").items())}
+    found = {name: _read(file) for name, file in sorted(_list(files("gateway.dashboard") / "static").items())}
     for name, (package, path) in PACKAGED.items():
         found[name] = _read(files(package).joinpath(path))
     return assets_of({name: body for name, body in found.items() if len(body) <= FILE_MAX_BYTES})

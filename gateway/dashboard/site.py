@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Callable, MutableMapping
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.dashboard.answers import (
     ASK_AGAIN,
@@ -20,37 +21,14 @@ from gateway.dashboard.answers import (
     send,
     table_reply,
 )
+from gateway.dashboard.aside import Aside
 from gateway.dashboard.assets import PLACE, Assets, load_assets
-from gateway.dashboard.explorer import request_detail, requests_table
-from gateway.dashboard.fleet_views import (
-    Seen,
-    budgets_table,
-    days_table,
-    endpoints_table,
-    events_table,
-    live_table,
-    look,
-    minutes_table,
-    prices_table,
-    standings,
-)
-from gateway.dashboard.gate import FIELDS, Gate, Visitor
-from gateway.dashboard.outcomes import distribution_table, savings_since
-from gateway.dashboard.query import US_PER_S, Query, iso
-from gateway.dashboard.reading import Readers
+from gateway.dashboard.fleet_views import budgets_table, live_table, look, prices_table, standings
+from gateway.dashboard.gate import FIELDS, Gate
+from gateway.dashboard.jobs import CHART, Job, Seen, pack_catalogue
+from gateway.dashboard.query import Query
 from gateway.dashboard.sources import Receive, Sources
-from gateway.dashboard.spending import (
-    DAY_US,
-    forecast,
-    month_start_us,
-    series_table,
-    spend_table,
-    totals,
-)
-from gateway.dashboard.what_if import what_if_table
 from gateway.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, PayloadTooLargeError
-from gateway.state.figures_reader import FiguresReader
-from gateway.state.ledger_reader import By
 from providers.errors import MixgateError
 
 BASE: Final = "/dashboard"
@@ -58,6 +36,8 @@ API: Final = "/dashboard/api/"
 SEGMENTS_MAX: Final = 2
 """Of a page's path."""
 SIGN_IN_MAX_BYTES: Final = 4096
+LABELS_MAX: Final = 2000
+"""Keys that are called by their names; others by their public id."""
 CHART_MAX_BYTES: Final = 256 * 1024
 _REDIRECT: Final = 308
 _NOTHING: Final = 204
@@ -66,82 +46,21 @@ _log = logging.getLogger("mixgate.dashboard")
 Scope = MutableMapping[str, Any]
 
 
-class _Asked(Struct, frozen=True):
-    """One look-up."""
-
-    query: Query
-    visitor: Visitor
-    unix_s: float
-    labels: dict[str, str]
-    """Names of keys, by their public id."""
-
-    @property
-    def now_us(self) -> int:
-        return int(self.unix_s * US_PER_S)
-
-    def label(self, by: By, name: str) -> str | None:
-        return self.labels.get(name) if by == "key" else None
-
-
-_View = Callable[[FiguresReader, _Asked], Table]
-
-
-def _spend(reader: FiguresReader, asked: _Asked) -> Table:
-    return spend_table(reader, asked.query, asked.label)
-
-
-def _series(reader: FiguresReader, asked: _Asked) -> Table:
-    return series_table(reader, asked.query, asked.label)
-
-
-def _days(reader: FiguresReader, asked: _Asked) -> Table:
-    return days_table(reader, asked.query, asked.unix_s)
-
-
-def _minutes(reader: FiguresReader, asked: _Asked) -> Table:
-    return minutes_table(reader, asked.query)
-
-
-def _events(reader: FiguresReader, asked: _Asked) -> Table:
-    return events_table(reader, asked.query)
-
-
-def _distribution(reader: FiguresReader, asked: _Asked) -> Table:
-    return distribution_table(reader, asked.query)
-
-
-def _requests(reader: FiguresReader, asked: _Asked) -> Table:
-    return requests_table(reader, asked.query, asked.visitor.role, asked.labels.get)
-
-
-_VIEWS: Final[dict[str, _View]] = {
-    "spend": _spend,
-    "spend/series": _series,
-    "cost-distribution": _distribution,
-    "endpoints/days": _days,
-    "endpoints/minutes": _minutes,
-    "events": _events,
-    "requests": _requests,
-}
-"""Tables that the store alone says."""
-
-
 class Dashboard:
     """Answers every request below /dashboard. Belongs to the event loop."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._gate = Gate(sources.door, sources.monotonic_s, sources.unix_s)
-        self._readers = Readers(sources.path)
+        self._aside = Aside(sources.path)
         self._assets: Assets | None = None
         self._posts = {"sign-in": self._sign_in, "sign-out": self._sign_out, "chart": self._chart}
-        self._tables = {
+        self._tables: dict[str, Callable[[float], Table]] = {
             "live": self._live,
             "budgets": self._budgets,
             "prices": self._prices,
-            "endpoints": self._endpoints,
-            "what-if": self._what_if,
         }
+        self._warming: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, to: Send) -> None:
         """Answer one request."""
@@ -151,9 +70,11 @@ class Dashboard:
             reply = error_reply(error)
         await send(reply, to)
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Give everything back."""
-        self._readers.close()
+        if self._warming is not None:
+            await self._warming
+        await self._aside.aclose()
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
         self._gate.check_host(scope)
@@ -187,6 +108,8 @@ class Dashboard:
         plain = all(part.replace("-", "").replace("_", "").replace(".", "").isalnum() or not part for part in parts)
         if not path.startswith(f"{BASE}/") or len(parts) > SEGMENTS_MAX or not (plain and path.isascii()):
             raise NotFoundError("there is no such page")
+        if self._warming is None or self._warming.done():
+            self._warming = asyncio.create_task(self._aside.warm())  # what it needs next takes a moment to start
         return Reply(assets.page.body, assets.page.kind)
 
     # Changes.
@@ -210,8 +133,7 @@ class Dashboard:
         self._gate.check_change(scope)
         self._gate.admit(scope)
         body = await _read_json(scope, receive, CHART_MAX_BYTES)
-        drawn = await self._readers.draw(body)
-        return Reply(drawn, "image/svg+xml")
+        return await self._aside.ask(Job(number=0, what=CHART, body=body))
 
     # Look-ups.
 
@@ -219,72 +141,46 @@ class Dashboard:
         if name == "session":
             return json_reply(self._gate.session(scope))
         visitor = self._gate.admit(scope)
-        sources = self._sources
-        unix_s = sources.unix_s()
-        query = Query(bytes(scope["query_string"]), unix_s)
-        asked = _Asked(query, visitor, unix_s, {one.id: one.name for one in sources.key_records()})
-        if name == "overview":
-            return json_reply(await self._overview(asked))
-        if name == "savings":
-            return json_reply(await self._readers.ask(lambda reader: savings_since(reader, query, asked.now_us)))
-        if name.startswith("requests/"):
-            wanted = name.removeprefix("requests/")
-            query.expect(())
-            return json_reply(await self._readers.ask(lambda reader: request_detail(reader, wanted, visitor.role)))
-        view = _VIEWS.get(name)
-        as_csv = query.flag("format", "csv")
-        # Putting rows into words takes longer than finding them: that too is done beside the loop.
-        words = name.replace("/", "-")
-        if view is not None:
-            found = view
-            return await self._readers.ask(lambda reader: table_reply(found(reader, asked), as_csv=as_csv, name=words))
+        text, unix_s = bytes(scope["query_string"]), self._sources.unix_s()
         table = self._tables.get(name)
-        if table is None:
-            raise NotFoundError("there is nothing of this name in the dashboard's API")
-        return table_reply(await table(asked), as_csv=as_csv, name=words)
+        if table is not None:
+            query = Query(text, unix_s)
+            query.expect(("format",))
+            return table_reply(table(unix_s), as_csv=query.flag("format", "csv"), name=name)
+        job = Job(number=0, what=name, query=text, role=visitor.role, unix_s=unix_s, labels=self._labels())
+        return await self._aside.ask(self._with_facts(job))
 
-    async def _overview(self, asked: _Asked) -> dict[str, Any]:
-        asked.query.expect(())
-        now_us = asked.now_us
-        month_us = month_start_us(now_us)
+    def _with_facts(self, job: Job) -> Job:
+        """With what only the gateway knows, where it takes that."""
+        match job.what:
+            case "overview":
+                return replace(
+                    job,
+                    facts={
+                        "budgets": self._budgets(job.unix_s).rows,
+                        "in_flight": self._sources.in_flight(),
+                        "endpoints": standings(self._look()),
+                    },
+                )
+            case "endpoints":
+                return replace(job, seen=self._look(), now_s=self._sources.monotonic_s())
+            case "what-if":
+                return replace(job, body=pack_catalogue(self._sources.fleet().catalogue))
+            case _:
+                return job
 
-        def read(reader: FiguresReader) -> dict[str, Any]:
-            return {
-                "now": iso(now_us // US_PER_S * US_PER_S),
-                "today": totals(reader, now_us // DAY_US * DAY_US, now_us),
-                "month": totals(reader, month_us, now_us),
-                "forecast": forecast(reader, now_us),
-                "savings": savings_since(reader, asked.query, now_us),
-            }
+    def _live(self, _unix_s: float) -> Table:
+        return live_table(self._sources.on_their_way(), self._labels(), self._sources.in_flight())
 
-        figures = await self._readers.ask(read)
-        return figures | {
-            "budgets": self._budget_rows(asked).rows,
-            "in_flight": self._sources.in_flight(),
-            "endpoints": standings(self._look()),
-        }
+    def _budgets(self, unix_s: float) -> Table:
+        return budgets_table(self._sources.key_records(), self._sources.spending, unix_s)
 
-    async def _live(self, asked: _Asked) -> Table:
-        asked.query.expect(("format",))
-        return live_table(self._sources.on_their_way(), asked.labels, self._sources.in_flight())
+    def _prices(self, _unix_s: float) -> Table:
+        return prices_table(self._sources.fleet())
 
-    async def _budgets(self, asked: _Asked) -> Table:
-        asked.query.expect(("format",))
-        return self._budget_rows(asked)
-
-    async def _prices(self, asked: _Asked) -> Table:
-        return prices_table(self._sources.fleet(), asked.query)
-
-    async def _endpoints(self, asked: _Asked) -> Table:
-        seen, now_s = self._look(), self._sources.monotonic_s()
-        return await self._readers.ask(lambda reader: endpoints_table(reader, asked.query, seen, now_s, asked.unix_s))
-
-    async def _what_if(self, asked: _Asked) -> Table:
-        path, catalogue = self._sources.path, self._sources.fleet().catalogue
-        return await self._readers.ask(lambda _reader: what_if_table(path, catalogue, asked.query))
-
-    def _budget_rows(self, asked: _Asked) -> Table:
-        return budgets_table(self._sources.key_records(), self._sources.spending, asked.unix_s)
+    def _labels(self) -> dict[str, str]:
+        """Names of keys, by their public id."""
+        return {one.id: one.name for one in islice(self._sources.key_records(), LABELS_MAX)}
 
     def _look(self) -> tuple[Seen, ...]:
         sources = self._sources

@@ -101,7 +101,7 @@ class Entrance:
                     self._dashboard = site.Dashboard(self._sources)
         await self._dashboard(scope, receive, send)
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Give everything back."""
         if self._dashboard is not None:
-            self._dashboard.close()
+            await self._dashboard.aclose()

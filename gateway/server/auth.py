@@ -204,7 +204,8 @@ class Authenticator:
 
     def let_view(self, token: str) -> None:
         """Let people look at the dashboard with this token, but not at who asked."""
-        self._tokens += ((_digest(token), "viewer"),)
+        viewer: PersonToken = (_digest(token), "viewer")
+        self._tokens = (*self._tokens, viewer)
 
     def tokens_for(self, scope: Mapping[str, Any]) -> tuple[PersonToken, ...]:
         """Digests of the tokens by which people may sign in from there, and what each lets see."""

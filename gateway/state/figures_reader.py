@@ -71,7 +71,8 @@ class FiguresReader(BulkReader):
         Raises:
             StoreError: It cannot be read.
         """
-        return self._rows("SELECT user_version FROM pragma_user_version")[0][0] >= len(MIGRATIONS)
+        version: int = self._rows("SELECT user_version FROM pragma_user_version")[0][0]
+        return version >= len(MIGRATIONS)
 
     def outcomes(self, first_hour: int, end_hour: int) -> tuple[Outcome, ...]:
         """What requests came to that began in these hours.

@@ -101,7 +101,7 @@ async def ask(home):
             return response.json() if response.headers["content-type"] == "application/json" else response.text
 
         yield get
-    dashboard.close()
+    await dashboard.aclose()
 
 
 def nusd(text):

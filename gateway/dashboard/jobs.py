@@ -1,0 +1,86 @@
+"""What the gateway and the process beside it say to each other: one job, one reply, each a frame on a pipe."""
+
+import struct
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from gateway.config.catalogue import Catalogue, GatewaySettings
+from gateway.dashboard.answers import Reply
+from gateway.dashboard.sources import Role
+from gateway.observation import Observation, Quantiles
+
+HEAD: Final = struct.Struct("!I")
+"""The length of what follows."""
+FRAME_MAX_BYTES: Final = 64 * 1024 * 1024
+CHART: Final = "chart"
+WHAT_IF: Final = "what-if"
+OVERVIEW: Final = "overview"
+ENDPOINTS: Final = "endpoints"
+
+
+class Seen(Struct, frozen=True):
+    """One Endpoint, as the event loop knows it."""
+
+    id: str
+    model: str
+    provider: str
+    context_tokens: int | None
+    state: str
+    off: str | None
+    """Why it cannot answer now."""
+    observation: Observation
+    pace: Quantiles | None
+    """Tokens per second."""
+
+
+class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One look-up."""
+
+    number: int
+    what: str
+    """Its path below the API."""
+    query: bytes = b""
+    role: Role = "viewer"
+    unix_s: float = 0.0
+    now_s: float = 0.0
+    """The monotonic clock of the gateway."""
+    labels: dict[str, str] = {}
+    """Names of keys, by their public id."""
+    seen: tuple[Seen, ...] = ()
+    facts: dict[str, Any] = {}
+    """Members of an overview that only the gateway knows."""
+    body: bytes = b""
+    """Of a chart, or a configuration."""
+
+
+class Done(Struct, frozen=True):
+    """What came of it."""
+
+    number: int
+    reply: Reply
+
+
+_encode: Final = msgspec.msgpack.Encoder(enc_hook=str).encode
+_catalogues: Final = msgspec.msgpack.Decoder(Catalogue, dec_hook=lambda kind, value: kind(value))
+
+
+def frame(message: Job | Done) -> bytes:
+    """A message as it goes over the pipe."""
+    data = _encode(message)
+    return HEAD.pack(len(data)) + data
+
+
+def pack_catalogue(catalogue: Catalogue) -> bytes:
+    """A configuration without its secrets, which nobody needs to judge prices and routes."""
+    providers = {
+        name: msgspec.structs.replace(provider, api_key=None, proxy=None)
+        for name, provider in catalogue.providers.items()
+    }
+    return _encode(msgspec.structs.replace(catalogue, providers=providers, gateway=GatewaySettings()))
+
+
+def unpack_catalogue(data: bytes) -> Catalogue:
+    """What `pack_catalogue` made."""
+    return _catalogues.decode(data)
