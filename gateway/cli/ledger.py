@@ -6,6 +6,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -23,8 +24,9 @@ from gateway.state.connection import FILE_NAME, StoreLock, open_reader
 from gateway.state.entries import ENTRY_COLUMNS, Entry
 from gateway.state.errors import StoreError, StoreInUseError, translate
 from gateway.state.ledger_reader import PAGE_MAX, Filter, LedgerReader
-from gateway.state.migrating import lead_back
+from gateway.state.migrating import lead_back, take_rows
 from gateway.state.outbox import Outbox
+from gateway.state.salvage import damaged_files
 from gateway.state.schema import MIGRATIONS, version_of
 from gateway.state.soundness import find_faults
 
@@ -138,6 +140,24 @@ def migrate(to: int | None, fleet: bool, config: Path | None) -> None:  # noqa: 
     path = _path()
     version = _guarded(path, lambda: lead_back(path, len(MIGRATIONS) if to is None else to))
     click.echo(f"{path} is of version {version}")
+
+
+@command.command("recover")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+def recover(file: Path | None) -> None:
+    """Take rows that only a damaged file has into the ledger, as far as they can be read.
+
+    A gateway that finds mixgate.db damaged moves it aside as mixgate.db.damaged-TIME and begins a new one, with the
+    issued keys of the old. FILE is such a file, or any other of a ledger; else all that were moved aside. Rows that are
+    there already are passed over, so that nothing is counted twice. Stop the gateway first.
+    """
+    path = _path()
+    files = damaged_files(path) if file is None else [file]
+    if not files:
+        fail(f"nothing was moved aside from {path}", "name a file")
+    for one in files:
+        added, lost = _guarded(path, partial(take_rows, path, one))
+        click.echo(f"{one.name}: {added} rows taken over, {lost} cannot be read")
 
 
 @command.command("export")

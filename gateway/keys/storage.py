@@ -17,6 +17,7 @@ from gateway.state.connection import StoreLock, open_reader, open_writer
 from gateway.state.errors import DamagedStoreError, StoreError, translate
 from gateway.state.key_rows import KeyRow, read_keys, write_key
 from gateway.state.ledger_reader import NAMES_MAX, LedgerReader
+from gateway.state.salvage import salvaged_keys
 
 _log = logging.getLogger("mixgate.keys")
 END_US: Final = 1 << 52
@@ -78,16 +79,25 @@ def record_of(row: KeyRow) -> KeyRecord:
 
 
 def read_records(path: Path) -> list[KeyRecord]:
-    """Every key in a file; none where there is no file. Blocks.
+    """Every key in a file, and in those that were moved aside from there; none where there is no file. Blocks.
 
     Raises:
-        StoreError: It cannot be read.
+        StoreError: It cannot be read, or it has no keys, and nobody can say whether one that was moved aside had.
     """
-    if not path.exists():
-        return []
+    found = _read(path) if path.exists() else {}
+    try:
+        missing = {row.id: record_of(row) for row in salvaged_keys(path)}
+    except StoreError:
+        if not found:
+            raise
+        missing = {}
+    return sorted((missing | found).values(), key=lambda one: (one.created_us, one.id))
+
+
+def _read(path: Path) -> dict[str, KeyRecord]:
     connection = open_reader(path)
     try:
-        return [record_of(row) for row in read_keys(connection)]
+        return {row.id: record_of(row) for row in read_keys(connection)}
     except sqlite3.Error as error:
         raise translate(error) from error
     finally:

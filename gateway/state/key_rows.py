@@ -1,6 +1,7 @@
 """Issued client keys in mixgate.db: rows in, rows out. They hold digests, never a key."""
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -49,6 +50,18 @@ def write_key(connection: sqlite3.Connection, row: KeyRow) -> None:
         f"INSERT INTO client_key ({', '.join(_COLUMNS)}) VALUES ({_VALUES}) "  # noqa: S608 # our names
         f"ON CONFLICT (id) DO UPDATE SET {_CHANGES}",
         astuple(row),
+    )
+
+
+def add_missing_keys(connection: sqlite3.Connection, rows: Sequence[KeyRow]) -> int:
+    """Add those keys that are not there; how many they were. Raises sqlite3.Error."""
+    # Teams come before their members.
+    return sum(
+        connection.execute(
+            f"INSERT INTO client_key ({', '.join(_COLUMNS)}) VALUES ({_VALUES}) ON CONFLICT (id) DO NOTHING",  # noqa: S608
+            astuple(row),
+        ).rowcount
+        for row in sorted(rows, key=lambda one: (one.created_us, one.id))
     )
 
 

@@ -21,6 +21,7 @@ from gateway.state.entries import Outbox
 from gateway.state.errands import Errands, Work
 from gateway.state.errors import DamagedStoreError, StoreError, translate
 from gateway.state.pending import Pending
+from gateway.state.salvage import restore_keys
 from gateway.state.writer import RECORDS_MAX_BYTES, EndpointEvent, Writer
 from gateway.state.writing import Writing
 
@@ -194,7 +195,9 @@ class Store:
             make_private(self.path)
             self._lock.take()
             # What this process itself could not close for want of room is sound.
-            self._writer = Writer(open_writer(self.path, check=not self._checked))
+            connection = open_writer(self.path, check=not self._checked)
+            restore_keys(connection, self.path)
+            self._writer = Writer(connection)
             self._checked = True
         return self._writer
 
@@ -287,8 +290,8 @@ class Store:
             _log.error("%s is damaged (%s) and cannot be moved away: %s", self.path, error, why)
             return
         _log.error(
-            "%s is damaged (%s): it was moved to %s, where `sqlite3 FILE .recover` may still read it, and a new file "
-            "is begun",
+            "%s is damaged (%s): it was moved to %s, and a new file is begun. Stop the gateway and run `mixgate ledger "
+            "recover` to have the old rows in it",
             *(self.path, error, aside.name),
         )
 
