@@ -72,6 +72,12 @@ SECTIONS = (
         "`mixgate.db` and the journal of the ledger in MIXGATE_HOME.",
         ("gateway/state/", "gateway/explain/", "gateway/ledger/"),
     ),
+    (
+        "Reports, what-if and alerts",
+        "How much is read for one answer, and how alerts are brought; see [reports](../how-to/read-reports.md), "
+        "[what if](../how-to/what-if.md) and [alerts](../how-to/alerts.md).",
+        ("gateway/reports/", "gateway/whatif/", "gateway/alerts/"),
+    ),
     ("What `mixgate import` and `mixgate refresh` read", "", ("gateway/imports/", "gateway/config/refreshed.py")),
     ("The local backend", "", ("gateway/app.py", "local_backend/")),
     ("Model files", "What a GGUF may hold before it is refused.", ("local_backend/gguf",)),

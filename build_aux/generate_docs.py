@@ -56,6 +56,7 @@ SECTIONS = (
     ("TlsSection", "gateway.tls", "`gateway: {tls: {...}}`"),
     ("LogSection", "gateway.log", "`gateway: {log: {...}}`"),
     ("TelemetrySection", "gateway.telemetry", "`gateway: {telemetry: {...}}`"),
+    ("AlertSection", "gateway.alerts", "items of `gateway: {alerts: [...]}`"),
     ("ProviderSection", "providers.NAME", "`providers: {NAME: {...}}`"),
     ("QuirksSection", "providers.NAME.quirks", "`quirks: {...}`"),
     ("ModelSection", "providers.NAME.models.ID", "`models: {ID: {...}}`"),

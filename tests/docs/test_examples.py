@@ -45,7 +45,7 @@ def folder(tmp_path_factory) -> Path:
     for block in blocks("yaml"):
         if block.config:
             (place / block.config).write_text(block.text)
-    for name in ("internal.key", "client-two.key", "cert.pem", "key.pem"):
+    for name in ("internal.key", "client-two.key", "alerts.key", "cert.pem", "key.pem"):
         (place / name).write_text("a-key-that-a-page-names\n")
         (place / name).chmod(0o600)
     return place

@@ -87,7 +87,7 @@ def test_lines_fit_a_screen_and_name_no_machine(page):
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_commands_and_make_targets_that_are_named_exist(page):
     text = page.read_text()
-    commands = set(re.findall(r"(?:`|bin/|^)mixgate ([a-z]+)", text, re.MULTILINE))
+    commands = set(re.findall(r"(?:`|bin/|^)mixgate ([a-z]+(?:-[a-z]+)*)", text, re.MULTILINE))
     assert commands <= set(COMMANDS), commands
     targets = set(re.findall(r"^([a-z][\w-]*)(?=[:\s].*?:|:)", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named_targets = set(re.findall(r"(?:`|^)make ([a-z][a-z-]*)", text, re.MULTILINE))
