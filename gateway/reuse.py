@@ -129,17 +129,22 @@ class Reuse:
             MixgateError: There is none.
         """
         while (flight := self._flights.get(question.name)) is not None and flight.joinable:
+            told = self._told(question, flight.source_id, 0.0)
             listener = flight.listen()
             try:
                 await listener.begun()
             except LeftError:
                 listener.leave()
-            except BaseException:
+            except BaseException as error:
                 listener.leave()
+                if isinstance(error, MixgateError):
+                    told.tell("failed", error.code, "", None)
+                else:
+                    told.tell("cancelled", None, "", None)
                 raise
             else:
                 self.shared += 1
-                return self._followed(question, flight, listener, self._told(question, flight.source_id, 0.0))
+                return self._followed(question, flight, listener, told)
         return await self._lead(question)
 
     async def _lead(self, question: Question) -> Followed:

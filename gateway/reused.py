@@ -244,7 +244,12 @@ class Followed:
 
     async def _take_over(self) -> None:
         self._takeovers += 1
-        other = await self._again()
+        try:
+            other = await self._again()
+        except MixgateError as error:
+            self._failure = error
+            self._told = None  # whoever refused has taken it down
+            raise
         self._listener.leave()
         self._flight, self._listener, self._told = other._flight, other._listener, other._told  # noqa: SLF001 (its own kind)
 

@@ -204,7 +204,7 @@ class ChatReply:
     def _metadata(self) -> dict[str, Any] | None:
         """OpenRouter's account of the routing, where the client asked for it."""
         answer = self._answer
-        if not self._wants_metadata:
+        if not self._wants_metadata or (answer.complete and not answer.attempts):  # nobody was asked: it is given again
             return None
         return openrouter_metadata(
             answer.plan, answer.attempts, requested=names_of(answer.request)[0], compressed=answer.compressed

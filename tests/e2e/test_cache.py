@@ -110,6 +110,17 @@ async def test_the_sdk_reads_it_as_any_other_answer(tmp_path):
     assert "".join(one.choices[0].delta.content or "" for one in chunks if one.choices) == THREE
 
 
+async def test_an_account_of_the_routing_is_given_with_the_first_alone(tmp_path):
+    headers = ON | {"x-openrouter-metadata": "enabled"}
+    async with gateway(tmp_path, says(THREE)) as (_, on):
+        answers = [await ask(on, headers=headers) for _ in range(2)]
+        streamed = await ask(on, headers=headers, stream=True)
+    assert [status(one) for one in (*answers, streamed)] == ["MISS", "HIT", "HIT"]
+    assert answers[0].json()["openrouter_metadata"]["endpoints"]["available"][0]["selected"] is True
+    assert "openrouter_metadata" not in answers[1].json()
+    assert "openrouter_metadata" not in streamed.text
+
+
 async def test_nothing_is_given_again_unless_somebody_wants_it(tmp_path):
     async with gateway(tmp_path, says(THREE)) as (provider, on):
         answers = [await ask(on, headers={}), await ask(on, headers={"x-openrouter-cache": "false"}), await ask(on)]

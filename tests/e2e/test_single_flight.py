@@ -9,6 +9,8 @@ import pytest
 from aiohttp import web
 
 from gateway.cache.flight import Flight
+from gateway.explain.record import decode
+from gateway.state.reader import Reader
 from tests.e2e.test_cache import COST_USD, ON, PATH, THREE, ask, status, told
 from tests.fakes.gateway import chat, openai_config, running_gateway
 from tests.fakes.provider import fails, fake_provider, says, stream_chunks
@@ -67,6 +69,16 @@ async def listening(on, count):
     flights = on.gateway.application._reuse._flights
     while sum(len(flight._listeners) for flight in flights.values()) != count:  # noqa: ASYNC110  # nobody tells
         await asyncio.sleep(0.01)
+
+
+async def kept_records(on, answers):
+    """By id, what is on record of each, which must be one record."""
+    assert await asyncio.to_thread(on.gateway._store.flush, 10)
+    with Reader(on.gateway._store.path) as reader:
+        ids = [name for name, _ in reader.newest_records(1000)]
+        found = {one.headers["x-generation-id"]: None for one in answers}
+        assert sorted(ids) == sorted(found), "one record for each request"
+        return {name: decode(reader.find_record(name)) for name in found}
 
 
 async def rows(on):
@@ -200,6 +212,8 @@ async def test_when_the_first_fails_another_asks_and_the_rest_follow_that_one(tm
         gate.open.set()
         answers = await asyncio.gather(*asking)
         billed = await rows(on)
+        records = await kept_records(on, answers)
+    assert sorted(one.outcome for one in records.values()) == ["failed"] + ["ok"] * 19
     codes = sorted(one.status_code for one in answers)
     assert codes == [200] * 19 + [503]
     assert len(provider.requests) == 3, "the first asks twice, the second once"
@@ -216,7 +230,10 @@ async def test_a_provider_that_stays_down_is_asked_in_the_name_of_two_and_not_of
         await listening(on, 20)
         gate.open.set()
         answers = await asyncio.gather(*asking)
+        records = await kept_records(on, answers)
     assert {one.status_code for one in answers} == {503}
+    assert {one.outcome for one in records.values()} == {"failed"}
+    assert sum(one.cached is None for one in records.values()) == 2
     assert len(provider.requests) <= 4, "two requests of two attempts at most, not twenty"
 
 
