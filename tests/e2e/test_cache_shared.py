@@ -1,10 +1,16 @@
 """What gateways of one fleet keep for one another in Redis: answers, and those of calls that may be sent again."""
 
 import asyncio
+import signal
+import sqlite3
 
-from tests.e2e.test_cache import ON, PATH, THREE, status, told
+from gateway.state.cache_rows import read_cache_rows
+from gateway.state.connection import FILE_NAME
+from tests.e2e.test_cache import COST_NUSD, ON, PATH, THREE, status, told
 from tests.fakes.gateway import chat, openai_config, running_gateway
+from tests.fakes.process import served
 from tests.fakes.provider import fake_provider, says
+from tests.fakes.workers import workers
 from tests.gateway.sharing.redis_kit import redis_server
 
 KEY = "a-client-key-of-this-test"
@@ -41,3 +47,27 @@ async def until(true):
     async with asyncio.timeout(20):
         while not true():  # noqa: ASYNC110  # nobody tells
             await asyncio.sleep(0.01)
+
+
+async def test_workers_of_one_gateway_give_one_another_s_answers_again_and_count_that(tmp_path):
+    path = tmp_path / "providers.yaml"
+    async with fake_provider(says(THREE)) as provider:
+        path.write_text(openai_config(provider.base_url))
+        async with served(path, "--workers", "2") as (running, client):
+            once = {"connection": "close"}  # so that each comes to whichever worker is next
+            answers = [await client.post(PATH, json=chat(), headers=ON | once) for _ in range(12)]
+            named = [
+                await client.post(PATH, json=chat("else"), headers=once | {"idempotency-key": "once"})
+                for _ in range(12)
+            ]
+            pids = workers(running)
+            running.process.send_signal(signal.SIGTERM)
+            assert await running.exit_code(60) == 0, running.errors
+        connection = sqlite3.connect(tmp_path / "home" / FILE_NAME)
+        rows = read_cache_rows(connection, 0, 10**9)
+        connection.close()
+    assert len(pids) == 2
+    assert list(map(status, answers)) == ["MISS"] + ["HIT"] * 11
+    assert len({one.content for one in named}) == 1
+    assert len(provider.requests) == 2
+    assert [(row.hits, row.saved_in_nusd) for row in rows] == [(11, 11 * COST_NUSD)]
