@@ -74,8 +74,7 @@ SECTIONS = (
     ),
     (
         "Reports, what-if and alerts",
-        "How much is read for one answer, and how alerts are brought; see [reports](../how-to/read-reports.md), "
-        "[what if](../how-to/what-if.md) and [alerts](../how-to/alerts.md).",
+        "Of one answer, and of [alerts](../how-to/alerts.md); see [reports](../how-to/read-reports.md).",
         ("gateway/reports/", "gateway/whatif/", "gateway/alerts/"),
     ),
     ("What `mixgate import` and `mixgate refresh` read", "", ("gateway/imports/", "gateway/config/refreshed.py")),
@@ -94,6 +93,7 @@ LEFT_OUT = {
 PLAIN = {
     "US_PER_S",
     "DAY_S",
+    "HOUR_S",
     "MINUTE_S",
     "ERROR_STATUS_MIN",
     "PORT_MAX",

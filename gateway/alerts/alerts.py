@@ -21,7 +21,7 @@ from providers.base import Transport
 
 EVERY_S: Final = 15.0
 """How often the store is looked through."""
-NAME_CHARS: Final = 16
+_NAME_CHARS: Final = 16
 
 _log = logging.getLogger("mixgate.alerts")
 
@@ -107,7 +107,7 @@ class Alerts:
 
 def name_of(target: AlertTarget) -> str:
     """What a target is remembered by: it says nothing of its URL."""
-    return hashlib.sha256(target.url.reveal().encode()).hexdigest()[:NAME_CHARS]
+    return hashlib.sha256(target.url.reveal().encode()).hexdigest()[:_NAME_CHARS]
 
 
 TEST_NOTICE: Final = Notice("test", "", "This is a test of Mixgate's alerts.", {})

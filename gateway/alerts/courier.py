@@ -24,7 +24,9 @@ TRIES_MAX: Final = 6
 BACKOFF_S: Final = 1.0
 """Before the second try; it doubles."""
 BACKOFF_MAX_S: Final = 60.0
+"""The longest pause before another try."""
 CONNECT_TIMEOUT_S: Final = 5.0
+"""For the connection to a target."""
 TIMEOUT_S: Final = 15.0
 """For all of one try."""
 PASSING: Final = frozenset({408, 425, 429})

@@ -14,6 +14,7 @@ TOLD_MAX: Final = 5_000
 TOLD_FOR_S: Final = 40 * 86_400
 """How long: a month's budget, and a little more."""
 FILE_MAX_BYTES: Final = 4 * 1024 * 1024
+"""What is remembered, as it is kept."""
 
 _log = logging.getLogger("mixgate.alerts")
 

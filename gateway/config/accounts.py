@@ -7,16 +7,16 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
-from gateway.config.alerts import settle_alerts
+from gateway.config.alerts import AlertTarget, settle_alerts
 from gateway.config.aws import AWS_VARIABLES, REGION, look
 from gateway.config.catalogue import GatewaySettings, ProviderEntry, Tls
 from gateway.config.complaints import Located
 from gateway.config.dialects import DIALECTS
-from gateway.config.operations import settle_log, settle_telemetry
+from gateway.config.operations import Telemetry, settle_log, settle_telemetry
 from gateway.config.overrides import Override
 from gateway.config.schema import GatewaySection, ProviderSection
 from gateway.config.secrets import Resolution, Secret, is_reference, resolve
-from gateway.config.stores import settle_postgres, settle_redis
+from gateway.config.stores import PostgresSettings, RedisSettings, settle_postgres, settle_redis
 from gateway.errors import ConfigProblem
 from providers.base import UNKNOWN_DATA_POLICY, DataPolicy
 from providers.litellm_library import why_missing
@@ -98,13 +98,7 @@ def settle_gateway(
         files += [token.file] if token.file is not None else []
         if token.reason:
             problems.append(complain(name, message=token.reason, fix=token.fix))
-    telemetry, more_files, more_problems = settle_telemetry(section.telemetry, env, complain)
-    files += more_files
-    problems += more_problems
-    postgres, more_files, more_problems = settle_postgres(section.postgres, env, complain)
-    files += more_files
-    problems += more_problems
-    redis, more_files, more_problems = settle_redis(section.redis, env, complain)
+    elsewhere, more_files, more_problems = _settle_elsewhere(section, env, complain)
     files += more_files
     problems += more_problems
     has_issued_keys = has_issued_keys or section.postgres is not None  # the fleet's
@@ -112,9 +106,6 @@ def settle_gateway(
         message = f"gateway.host {section.host} can be reached from elsewhere, and there are no client keys"
         fix = "run `mixgate keys create`, add `client_keys: [env:NAME]` under gateway, or listen on 127.0.0.1"
         problems.append(complain("host", message=message, fix=fix))
-    alerts, more_files, more_problems = settle_alerts(section.alerts, env, complain)
-    files += more_files
-    problems += more_problems
     settings = GatewaySettings(
         host=section.host,
         port=section.port,
@@ -126,10 +117,10 @@ def settle_gateway(
         hosts=tuple(section.hosts),
         tls=None if section.tls is None else Tls(Path(section.tls.cert), Path(section.tls.key)),
         log=settle_log(section.log),
-        telemetry=telemetry,
-        postgres=postgres,
-        redis=redis,
-        alerts=alerts,
+        telemetry=elsewhere.telemetry,
+        postgres=elsewhere.postgres,
+        redis=elsewhere.redis,
+        alerts=elsewhere.alerts,
         drain_s=section.drain_s,
         workers=section.workers,
         in_flight_max=section.in_flight_max,
@@ -137,6 +128,30 @@ def settle_gateway(
     )
     problems += _tls_problems(settings.tls, overrides, complain)
     return settings, tuple(files), tuple(problems)
+
+
+class _Elsewhere(Struct, frozen=True):
+    """Whom the gateway talks to besides providers."""
+
+    telemetry: Telemetry | None
+    postgres: PostgresSettings | None
+    redis: RedisSettings | None
+    alerts: tuple[AlertTarget, ...]
+
+
+def _settle_elsewhere(
+    section: GatewaySection, env: Mapping[str, str], complain: Callable[..., ConfigProblem]
+) -> tuple[_Elsewhere, list[Path], list[ConfigProblem]]:
+    """These with their secrets, the files that those came from, and what is wrong with them."""
+    telemetry, files, problems = settle_telemetry(section.telemetry, env, complain)
+    postgres, more_files, more_problems = settle_postgres(section.postgres, env, complain)
+    redis, redis_files, redis_problems = settle_redis(section.redis, env, complain)
+    alerts, alert_files, alert_problems = settle_alerts(section.alerts, env, complain)
+    return (
+        _Elsewhere(telemetry, postgres, redis, alerts),
+        [*files, *more_files, *redis_files, *alert_files],
+        [*problems, *more_problems, *redis_problems, *alert_problems],
+    )
 
 
 def _tls_problems(
