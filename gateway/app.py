@@ -124,6 +124,8 @@ class Gateway:
             ),
         )
         self.watching = Watching(self._sources())
+        if post is not None:
+            self.watching.share(post)
         self.places.add(MetricsRoute(self.watching.read))
         self.dashboard = self.application.dashboard = Entrance(self._shown())
 

@@ -141,7 +141,7 @@ def words_of(error: BaseException) -> str:
 def _value(value: Any) -> Any:
     """The same for a fact, which JSON has to take too."""
     if isinstance(value, dict):
-        return {str(name): _value(one) for name, one in cast("dict[Any, Any]", value).items()}
+        return {str(name): _value(one) for name, one in cast("dict[object, object]", value).items()}
     found: object = shown(value)
     if isinstance(found, str):
         return mask_keys(found)

@@ -1,8 +1,11 @@
 """What watches a gateway at work, put together: the meter, and whoever else is told when something is over."""
 
 import asyncio
+import os
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from gateway.config.catalogue import GatewaySettings
 from gateway.engine import Engine
@@ -10,13 +13,16 @@ from gateway.explain.trace import Sink, Trace
 from gateway.ledger.books import Books
 from gateway.logs import adopt
 from gateway.metrics.exposition import render
-from gateway.metrics.families import Family, Sample
+from gateway.metrics.families import Sample, Told
 from gateway.metrics.gauges import Sources, read_gauges
 from gateway.metrics.meter import Meter
 from gateway.request_log import RequestLog
 from gateway.state.store import Store
 from gateway.trace_context import Propagator
 from gateway.tracing.export import Exporter, open_exporter
+from gateway.workers.post import Post
+
+_ROWS: Final = dict[str, list[Sample]]
 
 
 class Watching:
@@ -31,6 +37,8 @@ class Watching:
         self.meter: Final = Meter()
         self._exporter: Exporter | None = None
         self._lines: RequestLog | None = None
+        self.post: Post[Any] | None = None
+        """Where this is one of several workers: its way to the others."""
 
     async def begin(self, engine: Engine, store: Store, books: Books, settings: GatewaySettings) -> None:
         """Be told of what is over from now on.
@@ -65,12 +73,25 @@ class Watching:
         """Requests whose traces were not exported."""
         return 0 if self._exporter is None else self._exporter.dropped
 
-    def read(self) -> Callable[[str], tuple[bytes, str]]:
+    async def read(self) -> Callable[[str], tuple[bytes, str]]:
         """All figures now; what is given puts them into words, in any thread."""
-        reading: dict[Family, list[Sample]] = {}
+        own = Told("", os.getpid(), self._read_own())
+        others = [] if self.post is None else await self.post.figures()
+        told = [
+            Told(one.name.partition("-")[0], one.pid, msgspec.msgpack.decode(one.rows, type=_ROWS)) for one in others
+        ]
+        return lambda accept: render(told or [own], accept)
+
+    def share(self, post: Post[Any]) -> None:
+        """Show all workers' figures, as one, to whoever asks any of them."""
+        self.post = post
+        post.show(self._read_own)
+
+    def _read_own(self) -> dict[str, list[Sample]]:
+        reading: dict[str, list[Sample]] = {}
         for family, sample in (*self.meter.read(), *read_gauges(self._sources)):
-            reading.setdefault(family, []).append(sample)
-        return lambda accept: render(reading, accept)
+            reading.setdefault(family.name, []).append(sample)
+        return reading
 
 
 class _Sinks:

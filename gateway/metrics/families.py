@@ -46,8 +46,18 @@ class Spread(Struct, frozen=True, gc=False):
 Labels = tuple[str, ...]
 Value = int | float | Spread
 Sample = tuple[Labels, Value]
-Reading = Mapping[Family, Sequence[Sample]]
-"""All figures at one moment."""
+Reading = Mapping[str, Sequence[Sample]]
+"""All figures at one moment, by the name of their family."""
+
+
+class Told(Struct, frozen=True, gc=False):
+    """The figures of one process."""
+
+    process: str
+    """Its place among several, as in `w1`; empty for one that is alone."""
+    pid: int
+    reading: Reading
+
 
 # ---- requests
 

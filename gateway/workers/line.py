@@ -12,7 +12,17 @@ import msgspec
 
 from gateway.keys.key import KeyRecord
 from gateway.workers.link import AwayError, DeclinedError, Link, connect, socket_path
-from gateway.workers.messages import Hello, HintTold, KeyChanged, LocalHead, LocalModels, LocalPiece, Welcome, Written
+from gateway.workers.messages import (
+    FiguresAsked,
+    Hello,
+    HintTold,
+    KeyChanged,
+    LocalHead,
+    LocalModels,
+    LocalPiece,
+    Welcome,
+    Written,
+)
 
 CONNECT_TIMEOUT_S: Final = 2.0
 RECONNECT_EVERY_S: Final = 0.05
@@ -42,6 +52,7 @@ class OwnerLine:
         self.on_key: Callable[[KeyRecord], None] = _ignore
         self.on_hint: Callable[[HintTold], None] = _ignore
         self.on_local: Callable[[LocalHead | LocalPiece | LocalModels | None], None] = _ignore
+        self.on_figures: Callable[[], Any] = lambda: None
         self.reconnections = 0
         self._path = socket_path(home)
         self._flush = flush
@@ -139,13 +150,16 @@ class OwnerLine:
             _log.warning("the owner's store does not take what this worker has settled; keys with a budget wait for it")
         self.tell(Written())
 
-    def _answer(self, message: Any) -> None:
+    def _answer(self, message: Any) -> Any:
+        if isinstance(message, FiguresAsked):
+            return self.on_figures()
         if isinstance(message, KeyChanged):
             self.on_key(message.record)
         elif isinstance(message, HintTold):
             self.on_hint(message)
         elif isinstance(message, (LocalHead, LocalPiece, LocalModels)):
             self.on_local(message)
+        return None
 
 
 def _ignore(_: Any) -> None:

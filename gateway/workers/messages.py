@@ -210,6 +210,18 @@ class CacheSaved(Struct, frozen=True, tag=True, array_like=True):
     rows: tuple[CacheRow, ...]
 
 
+class FiguresAsked(Struct, frozen=True, tag=True, array_like=True):
+    """To the owner: the figures of all workers. By the owner: yours."""
+
+
+class Figures(Struct, frozen=True, array_like=True):
+    """A worker's figures, as its metrics have them."""
+
+    name: str
+    pid: int
+    rows: msgspec.Raw
+
+
 # --- local models ---
 
 
@@ -285,6 +297,7 @@ Message: TypeAlias = (
     | AnswerTold
     | KeyChanged
     | CacheSaved
+    | FiguresAsked
     | LocalAsked
     | LocalDropped
     | LocalHead

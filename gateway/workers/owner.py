@@ -34,6 +34,8 @@ from gateway.workers.messages import (
     CacheSaved,
     Enter,
     Events,
+    Figures,
+    FiguresAsked,
     Hello,
     HintTold,
     KeyChanged,
@@ -54,6 +56,8 @@ from gateway.workers.past import last_entry
 
 KEY_WAIT_S: Final = 1.0
 """How long a change of a key waits until every worker has it."""
+FIGURES_WAIT_S: Final = 1.0
+"""How long metrics wait for a worker's figures."""
 ALONE_LOOK_S: Final = 0.1
 FLUSH_WAIT_S: Final = 10.0
 
@@ -234,6 +238,15 @@ class Owner:
         """What giving answers again has saved."""
         await asyncio.wrap_future(self.store.submit(lambda connection: write_cache_rows(connection, told.rows)))
 
+    async def figures(self) -> list[Figures]:
+        """Of every worker that tells them in time."""
+        asked = [asyncio.ensure_future(end.link.ask(FiguresAsked(), Figures)) for end in self.ends.values()]
+        if asked:
+            _, late = await asyncio.wait(asked, timeout=FIGURES_WAIT_S)
+            for one in late:
+                one.cancel()
+        return [one.result() for one in asked if one.done() and not one.cancelled() and one.exception() is None]
+
     async def change_key(self, name: str, told: KeyChanged) -> None:
         """One change at a time: first the disk, then every process, then whoever asked.
 
@@ -279,6 +292,7 @@ class OwnerEnd(asyncio.Protocol):
             LocalAsked: self._window.ask,
             LocalDropped: lambda told: self._window.drop(told.exchange),
             CacheSaved: owner.keep_savings,
+            FiguresAsked: lambda _: owner.figures(),
             Rows: owner.write,
             Records: self._keep_records,
             Minutes: lambda told: owner.store.write_minutes(told.rows),

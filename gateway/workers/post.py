@@ -3,10 +3,13 @@
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
+
+import msgspec
 
 from gateway.access import Access
 from gateway.cache.savings import Savings
@@ -21,7 +24,7 @@ from gateway.state.store import Store
 from gateway.workers.line import OwnerLine
 from gateway.workers.link import AwayError, DeclinedError
 from gateway.workers.local_models import SharedModels
-from gateway.workers.messages import CacheSaved, Hello, KeyChanged
+from gateway.workers.messages import CacheSaved, Figures, FiguresAsked, Hello, KeyChanged, encode
 from gateway.workers.remote_store import RemoteStore
 from gateway.workers.seen_purse import SeenPurse
 from gateway.workers.shared import OwnerState
@@ -31,6 +34,7 @@ OWNER_WAIT_S: Final = 10.0
 KEY_WAIT_S: Final = 10.0
 """How long a change of a key may take."""
 SAVINGS_WAIT_S: Final = 2.0
+FIGURES_WAIT_S: Final = 2.0
 LOOK_EVERY_S: Final = 5.0
 """How old what metrics say of budgets may be."""
 
@@ -123,6 +127,19 @@ class Post(Generic[Status]):
         except asyncio.CancelledError:
             savings.put_back(rows)
             raise
+
+    def show(self, read: Callable[[], Any]) -> None:
+        """Tell figures to whoever asks the owner for those of all workers."""
+        self.line.on_figures = lambda: Figures(self._name, os.getpid(), msgspec.Raw(encode(read())))
+
+    async def figures(self) -> list[Figures]:
+        """Of all workers that tell them in time; none where the owner is away."""
+        try:
+            async with asyncio.timeout(FIGURES_WAIT_S):
+                found: list[Figures] = await self.line.ask(FiguresAsked(), list[Figures])
+        except (TimeoutError, AwayError, DeclinedError):
+            return []
+        return found
 
     async def _look(self) -> None:
         """Have what keys spent at hand for whoever cannot wait for it, until cancelled."""

@@ -1,11 +1,14 @@
 """`/metrics`: who may read it, that its figures are the ledger's, and that nothing a client writes becomes a label."""
 
+import asyncio
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
 from decimal import Decimal
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -15,6 +18,7 @@ from tests.fakes.duo import stage
 from tests.fakes.gateway import chat, openai_config, running_gateway
 from tests.fakes.listener import listen
 from tests.fakes.money import ASK, FAST, answers, ask_whole, cost, leave_after, odd, rows
+from tests.fakes.process import served
 from tests.fakes.provider import fake_provider, says
 from tests.fakes.scripted import STORY, Tells, fails, tells
 
@@ -181,6 +185,41 @@ async def test_a_proxy_on_this_machine_does_not_publish_them(tmp_path):
             assert told.status_code == 403
             rebound = await running.client.get("/metrics", headers={"host": "evil.example"})
             assert rebound.status_code == 403
+
+
+async def test_several_workers_show_all_of_their_figures_as_one(tmp_path):
+    path = tmp_path / "providers.yaml"
+    async with fake_provider(says("fine")) as provider:
+        path.write_text(openai_config(provider.base_url))
+        async with served(path, "--workers", "2") as (process, client):
+            await until_workers(process.url, 2)
+            for _ in range(8):  # each by a connection of its own, which either worker may get
+                async with httpx.AsyncClient(base_url=process.url, trust_env=False) as one:
+                    assert (await one.post("/v1/chat/completions", json=chat())).status_code == 200
+            texts = [await scrape(client)]
+            for _ in range(4):
+                async with httpx.AsyncClient(base_url=process.url, trust_env=False) as one:
+                    texts.append(await scrape(one))
+            process.process.send_signal(signal.SIGINT)
+            assert await process.exit_code(60) == 0
+    for found in map(figures, texts):
+        assert total(found, "attempts_total", endpoint="p0/up", outcome="ok") == 8
+        assert total(found, "requests_total", route="m", outcome="ok") == 8
+        assert total(found, "cost_usd_total") > 0
+        pids = {dict(labels)["worker"] for name, labels in found if name == "process_resident_memory_bytes"}
+        assert (
+            pids == {dict(labels)["worker"] for name, labels in found if name == "mixgate_build_info"} == {"w1", "w2"}
+        )
+
+
+async def until_workers(url, count):
+    """Wait until so many tell their figures."""
+    async with asyncio.timeout(30):
+        while True:
+            async with httpx.AsyncClient(base_url=url, trust_env=False) as one:
+                if (await scrape(one)).count("mixgate_build_info{") == count:
+                    return
+            await asyncio.sleep(0.1)
 
 
 def test_nobody_pays_for_the_library_who_is_not_scraped():
