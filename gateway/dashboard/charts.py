@@ -6,10 +6,12 @@ carries its words (for a pointer, the keyboard and a screen reader) and may be a
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from itertools import chain
+from types import ModuleType
 from typing import Annotated, Any, Final, Literal
 from xml.etree.ElementTree import Element
 
@@ -97,9 +99,17 @@ def draw(body: bytes) -> bytes:
     return _drawn(chart)
 
 
-def _drawn(chart: Chart) -> bytes:
-    # Imported on the first chart: it takes longer than the rest of the gateway's start together.
+def _pygal() -> ModuleType:
+    """Imported on the first chart: it takes longer than the rest of the gateway's start together."""
+    known = {id(finder) for finder in sys.meta_path}
     pygal = import_module("pygal")
+    # It adds a finder for plug-ins, which Python warns of at every import from then on.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if id(finder) in known]
+    return pygal
+
+
+def _drawn(chart: Chart) -> bytes:
+    pygal = _pygal()
     style = import_module("pygal.style").Style(
         label_font_size=LABEL_FONT_PX, major_label_font_size=LABEL_FONT_PX, value_font_size=LABEL_FONT_PX
     )

@@ -6,7 +6,8 @@ from typing import Any, Final
 from gateway.dashboard.answers import Table
 from gateway.dashboard.endpoints import OFF, PACE_MINUTES, standing_of
 from gateway.dashboard.jobs import Seen
-from gateway.dashboard.money import usd, usd_of_pico, usd_per_mtok
+from gateway.dashboard.money import usd
+from gateway.dashboard.prices import PER_TOKEN, PER_UNIT, condition, price_members
 from gateway.dashboard.query import US_PER_S, iso
 from gateway.dashboard.sources import Spending, Used
 from gateway.fleet import Fleet
@@ -14,8 +15,6 @@ from gateway.health import Health
 from gateway.keys.budget import span_end
 from gateway.keys.key import WINDOWS, KeyRecord, Window
 from gateway.ledger.entry import Intent
-from providers.base import Price
-from providers.pricing import PriceOverride
 
 LIVE_MAX: Final = 500
 """Attempts on their way that are listed, the oldest."""
@@ -27,12 +26,10 @@ LIVE_COLUMNS: Final = (
     *("prompt_tokens", "output_tokens"),
 )
 BUDGET_COLUMNS: Final = ("key", "label", "window", "budget_usd", "spent_usd", "reserved_usd", "left_usd", "resets_at")
-_PER_TOKEN: Final = ("input", "output", "cache_read", "cache_write")
-_PER_UNIT: Final = ("request", "image")
 PRICE_COLUMNS: Final = (
     *("endpoint", "model", "provider", "state"),
-    *(f"{name}_usd_per_mtok" for name in _PER_TOKEN),
-    *(f"{name}_usd" for name in _PER_UNIT),
+    *(f"{name}_usd_per_mtok" for name in PER_TOKEN),
+    *(f"{name}_usd" for name in PER_UNIT),
     *("context_tokens", "condition"),
 )
 
@@ -122,27 +119,6 @@ def prices_table(fleet: Fleet) -> Table:
             for one in fleet.catalogue.price_overrides.get(endpoint.id, ())
         ]
     return Table(PRICE_COLUMNS, rows)
-
-
-def price_members(price: Price | None) -> dict[str, str | None]:
-    """Prices as text; None: nobody knows."""
-    known = price or Price()
-    per_token = {f"{name}_usd_per_mtok": usd_per_mtok(getattr(known, f"{name}_in_pusd")) for name in _PER_TOKEN}
-    return per_token | {f"{name}_usd": usd_of_pico(getattr(known, f"{name}_in_pusd")) for name in _PER_UNIT}
-
-
-def condition(override: PriceOverride) -> str:
-    """When other prices hold, in words."""
-    parts: list[str] = []
-    if override.min_prompt_tokens is not None:
-        parts.append(f"prompts of {override.min_prompt_tokens:,} tokens and more")
-    if override.utc_start is not None and override.utc_end is not None:
-        parts.append(f"from {override.utc_start} to {override.utc_end} UTC")
-    if override.from_day is not None:
-        parts.append(f"from {override.from_day} on")
-    if override.until_day is not None:
-        parts.append(f"until {override.until_day}")
-    return ", ".join(parts) or "always"
 
 
 def _budget(record: KeyRecord, window: Window, budget: int, used: Used, unix_s: float) -> dict[str, Any]:

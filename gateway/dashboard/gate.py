@@ -8,8 +8,9 @@ from typing import Any, Final
 from msgspec import Struct
 
 from gateway.dashboard.errors import SignInFailedError, SignInRequiredError, TooManySignInsError
+from gateway.dashboard.roles import Role
 from gateway.dashboard.sessions import SESSION_S, Session, Sessions, Tries, is_same
-from gateway.dashboard.sources import Door, Role, Scope
+from gateway.dashboard.sources import Door, Scope
 from gateway.errors import ForbiddenError
 
 FIELDS: Final = "mixgate.fields"

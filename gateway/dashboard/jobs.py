@@ -6,9 +6,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from gateway.config.catalogue import Catalogue, GatewaySettings
 from gateway.dashboard.answers import Reply
-from gateway.dashboard.sources import Role
+from gateway.dashboard.roles import Role
 from gateway.observation import Observation, Quantiles
 
 HEAD: Final = struct.Struct("!I")
@@ -62,25 +61,10 @@ class Done(Struct, frozen=True):
     reply: Reply
 
 
-_encode: Final = msgspec.msgpack.Encoder(enc_hook=str).encode
-_catalogues: Final = msgspec.msgpack.Decoder(Catalogue, dec_hook=lambda kind, value: kind(value))
+_encode: Final = msgspec.msgpack.Encoder().encode
 
 
 def frame(message: Job | Done) -> bytes:
     """A message as it goes over the pipe."""
     data = _encode(message)
     return HEAD.pack(len(data)) + data
-
-
-def pack_catalogue(catalogue: Catalogue) -> bytes:
-    """A configuration without its secrets, which nobody needs to judge prices and routes."""
-    providers = {
-        name: msgspec.structs.replace(provider, api_key=None, proxy=None)
-        for name, provider in catalogue.providers.items()
-    }
-    return _encode(msgspec.structs.replace(catalogue, providers=providers, gateway=GatewaySettings()))
-
-
-def unpack_catalogue(data: bytes) -> Catalogue:
-    """What `pack_catalogue` made."""
-    return _catalogues.decode(data)

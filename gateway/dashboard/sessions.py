@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from gateway.dashboard.sources import Role
+from gateway.dashboard.roles import Role
 
 SESSIONS_MAX: Final = 256
 """People signed in at the same time; one more signs out whoever has been idle longest."""

@@ -23,9 +23,10 @@ from gateway.dashboard.answers import (
 )
 from gateway.dashboard.aside import Aside
 from gateway.dashboard.assets import PLACE, Assets, load_assets
+from gateway.dashboard.configuration import pack_catalogue
 from gateway.dashboard.fleet_views import budgets_table, live_table, look, prices_table, standings
 from gateway.dashboard.gate import FIELDS, Gate
-from gateway.dashboard.jobs import CHART, Job, Seen, pack_catalogue
+from gateway.dashboard.jobs import CHART, Job, Seen
 from gateway.dashboard.query import Query
 from gateway.dashboard.sources import Receive, Sources
 from gateway.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, PayloadTooLargeError

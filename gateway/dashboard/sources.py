@@ -4,17 +4,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
+from gateway.dashboard.roles import Role
 from gateway.fleet import Fleet
 from gateway.health import Health
 from gateway.keys.key import KeyRecord
 from gateway.ledger.entry import Intent
 
 Scope = Mapping[str, Any]
-Role = Literal["admin", "viewer"]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.dashboard.answers import Reply, Table, json_reply, table_reply
-from gateway.dashboard.charts import ChartError, draw
 from gateway.dashboard.endpoints import days_table, endpoints_table, events_table, minutes_table
-from gateway.dashboard.explorer import request_detail, requests_table
-from gateway.dashboard.jobs import OVERVIEW, WHAT_IF, Job, unpack_catalogue
+from gateway.dashboard.explorer import requests_table
+from gateway.dashboard.jobs import OVERVIEW, WHAT_IF, Job
 from gateway.dashboard.outcomes import distribution_table, savings_since
 from gateway.dashboard.query import US_PER_S, Query, iso
+from gateway.dashboard.roles import Role
 from gateway.dashboard.spending import DAY_US, forecast, month_start_us, series_table, spend_table, totals
-from gateway.dashboard.what_if import what_if_table
 from gateway.errors import InvalidRequestError, NotFoundError
 from gateway.state.figures_reader import FiguresReader
 from gateway.state.ledger_reader import By
@@ -59,15 +58,14 @@ def reply_to(job: Job, reader: FiguresReader, path: Path) -> Reply:
     asked = _Asked(job)
     as_csv = asked.query.flag("format", "csv")
     if job.what == WHAT_IF:
-        table = what_if_table(path, unpack_catalogue(job.body), asked.query)
-        return table_reply(table, as_csv=as_csv, name=WHAT_IF)
+        return table_reply(_judge(job, asked.query, path), as_csv=as_csv, name=WHAT_IF)
     if job.what == OVERVIEW:
         return json_reply(_overview(reader, asked))
     if job.what == "savings":
         return json_reply(savings_since(reader, asked.query, asked.now_us))
     if job.what.startswith(REQUEST):
         asked.query.expect(())
-        return json_reply(request_detail(reader, job.what.removeprefix(REQUEST), job.role))
+        return json_reply(_detail(reader, job.what.removeprefix(REQUEST), job.role))
     view = _VIEWS.get(job.what)
     if view is None:
         raise NotFoundError("there is nothing of this name in the dashboard's API")
@@ -87,12 +85,30 @@ def _overview(reader: FiguresReader, asked: _Asked) -> dict[str, Any]:
     }
 
 
+# Whoever opens the dashboard waits for this process: what takes long to load and is not for the first page comes later.
+
+
+def _detail(reader: FiguresReader, name: str, role: Role) -> dict[str, Any]:
+    from gateway.dashboard.detail import request_detail  # noqa: PLC0415
+
+    return request_detail(reader, name, role)
+
+
+def _judge(job: Job, query: Query, path: Path) -> Table:
+    from gateway.dashboard.configuration import unpack_catalogue  # noqa: PLC0415
+    from gateway.dashboard.what_if import what_if_table  # noqa: PLC0415
+
+    return what_if_table(path, unpack_catalogue(job.body), query)
+
+
 def draw_chart(body: bytes) -> Reply:
     """A chart as a picture.
 
     Raises:
         InvalidRequestError: It is none.
     """
+    from gateway.dashboard.charts import ChartError, draw  # noqa: PLC0415
+
     try:
         return Reply(draw(body), "image/svg+xml")
     except ChartError as error:
