@@ -60,6 +60,8 @@ class Books:
         self._backlog = Backlog(journal, self._recovery)
         self._open: dict[str, _Open] = {}
         self._known_prices: set[str] = set()
+        self._noted: Segment | None = None
+        """Where the last Attempt is noted that has a price."""
         self._waits = False
 
     @classmethod
@@ -182,20 +184,29 @@ class Books:
         self._journal.close()
 
     def _note(self, intent: Intent, tariff: Tariff | None) -> Segment | None:
-        """Write down what begins, and in the same file by what it is billed."""
+        """Write down by what it is billed, and behind that in the same file what begins."""
         payload = _encode(intent)
+        if tariff is None or not intent.price_id:
+            return self._journal.append(INTENT, payload)
+        noted = self._noted
+        if noted is None or intent.price_id not in noted.prices:
+            # First, as a kill may come between the two: an Attempt that is known must have a price.
+            noted = self._note_price(tariff)
         segment = self._journal.append(INTENT, payload)
-        if tariff is None or segment is None or intent.price_id in segment.prices or not intent.price_id:
-            return segment
+        if segment is not noted and segment is not None and intent.price_id not in segment.prices:
+            self._note_price(tariff)
+            segment = self._journal.append(INTENT, payload)
+        self._noted = segment
+        return segment
+
+    def _note_price(self, tariff: Tariff) -> Segment | None:
         snapshot = tariff.snapshot
         if snapshot.price_id not in self._known_prices:
             self._known_prices.add(snapshot.price_id)
             self._backlog.add_price(snapshot)
-        place = self._journal.append(PRICE, _encode(snapshot))
-        if place is not None:
-            place.prices.add(snapshot.price_id)
-            if place is not segment:
-                return self._journal.append(INTENT, payload)
+        segment = self._journal.append(PRICE, _encode(snapshot))
+        if segment is not None:
+            segment.prices.add(snapshot.price_id)
         return segment
 
     def _write_again(self) -> None:
