@@ -27,6 +27,7 @@ CONFLICT_RETRY_S: Final = 1.0
 _OK: Final = 200
 _REPLAYED: Final = b"idempotent-replayed: true\r\n"
 _IGNORED: Final = (b"x-mixgate-idempotency", b"ignored: the answer is a stream")
+_PASSING: Final = b"x-ratelimit-"
 _FIRST_PRINTABLE, _DELETE = 0x20, 0x7F
 
 
@@ -122,7 +123,8 @@ class Idempotency:
 
         async def keep(status: int, block: bytes, answer: bytes) -> None:
             if status == _OK:
-                self._answers.put(whose, name, _encode(_Kept(call, block, answer)), KEPT_S, self._unix_time_s())
+                data = _encode(_Kept(call, _lasting(block), answer))
+                self._answers.put(whose, name, data, KEPT_S, self._unix_time_s())
             await send_whole(status, block, answer)
 
         await app({**scope, SEND_WHOLE: keep, ON_DISCONNECT: None}, _given(body), send)
@@ -147,6 +149,13 @@ def _check(before: bytes, call: bytes) -> None:
             "this Idempotency-Key was used for a call with another body or path; use another key for another call",
             param="idempotency-key",
         )
+
+
+def _lasting(block: bytes) -> bytes:
+    """Headers without what holds for that moment alone."""
+    if _PASSING not in block:
+        return block
+    return b"".join(b"%b\r\n" % line for line in block.split(b"\r\n") if line and not line.startswith(_PASSING))
 
 
 async def _read_body(receive: Receive) -> bytes:

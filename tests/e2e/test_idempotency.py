@@ -135,11 +135,14 @@ async def test_a_stream_takes_no_notice_of_it_and_says_so(tmp_path):
 async def test_two_tenants_have_nothing_in_common(tmp_path):
     async with fake_provider(says("once")) as provider:
         async with running_gateway(configured(provider.base_url), tmp_path, {"ADMIN": ADMIN}) as on:
-            keys = [(await issue(on, name))[0] for name in ("one", "two")]
+            limits = {"requests_per_min": 10}
+            keys = [(await issue(on, name, mixgate=limits))[0] for name in ("one", "two")]
             answers = [
                 await on.client.post(PATH, json=chat(), headers={**named("a"), **bearer(key)}) for key in (*keys, *keys)
             ]
             nobody = await on.client.post(PATH, json=chat(), headers={**named("a"), **bearer("mg-none")})
     assert nobody.status_code == 401
+    told = [one.headers.get("x-ratelimit-remaining-requests") for one in answers]
+    assert told == ["9", "9", None, None], "what is given again is not counted, and says nothing of that moment"
     assert len(provider.requests) == 2
     assert answers[0].content == answers[2].content != answers[1].content == answers[3].content
