@@ -78,6 +78,52 @@ def settle_gateway(
             return ConfigProblem(override.origin, message, fix)
         return located.complaint(("gateway", key, *rest), message, fix)
 
+    doors, files, problems = _settle_doors(section, env, complain)
+    elsewhere, more_files, more_problems = _settle_elsewhere(section, env, complain)
+    files += more_files
+    problems += more_problems
+    has_issued_keys = has_issued_keys or section.postgres is not None  # the fleet's
+    if not section.client_keys and not has_issued_keys and not is_loopback(section.host):
+        message = f"gateway.host {section.host} can be reached from elsewhere, and there are no client keys"
+        fix = "run `mixgate keys create`, add `client_keys: [env:NAME]` under gateway, or listen on 127.0.0.1"
+        problems.append(complain("host", message=message, fix=fix))
+    settings = GatewaySettings(
+        host=section.host,
+        port=section.port,
+        client_keys=doors.client_keys,
+        admin_token=doors.admin_token,
+        metrics_token=doors.metrics_token,
+        viewer_token=doors.viewer_token,
+        trusted_proxies=tuple(section.trusted_proxies),
+        hosts=tuple(section.hosts),
+        tls=None if section.tls is None else Tls(Path(section.tls.cert), Path(section.tls.key)),
+        log=settle_log(section.log),
+        telemetry=elsewhere.telemetry,
+        postgres=elsewhere.postgres,
+        redis=elsewhere.redis,
+        alerts=elsewhere.alerts,
+        drain_s=section.drain_s,
+        workers=section.workers,
+        in_flight_max=section.in_flight_max,
+        in_flight_per_key_max=section.in_flight_per_key_max,
+    )
+    problems += _tls_problems(settings.tls, overrides, complain)
+    return settings, tuple(files), tuple(problems)
+
+
+class _Doors(Struct, frozen=True):
+    """What callers must show."""
+
+    client_keys: tuple[Secret, ...]
+    admin_token: Secret | None
+    metrics_token: Secret | None
+    viewer_token: Secret | None
+
+
+def _settle_doors(
+    section: GatewaySection, env: Mapping[str, str], complain: Callable[..., ConfigProblem]
+) -> tuple[_Doors, list[Path], list[ConfigProblem]]:
+    """These, the files they came from, and what is wrong with them."""
     problems: list[ConfigProblem] = []
     keys: list[Secret] = []
     files: list[Path] = []
@@ -98,36 +144,7 @@ def settle_gateway(
         files += [token.file] if token.file is not None else []
         if token.reason:
             problems.append(complain(name, message=token.reason, fix=token.fix))
-    elsewhere, more_files, more_problems = _settle_elsewhere(section, env, complain)
-    files += more_files
-    problems += more_problems
-    has_issued_keys = has_issued_keys or section.postgres is not None  # the fleet's
-    if not section.client_keys and not has_issued_keys and not is_loopback(section.host):
-        message = f"gateway.host {section.host} can be reached from elsewhere, and there are no client keys"
-        fix = "run `mixgate keys create`, add `client_keys: [env:NAME]` under gateway, or listen on 127.0.0.1"
-        problems.append(complain("host", message=message, fix=fix))
-    settings = GatewaySettings(
-        host=section.host,
-        port=section.port,
-        client_keys=tuple(keys),
-        admin_token=admin_token.secret,
-        metrics_token=metrics_token.secret,
-        viewer_token=viewer_token.secret,
-        trusted_proxies=tuple(section.trusted_proxies),
-        hosts=tuple(section.hosts),
-        tls=None if section.tls is None else Tls(Path(section.tls.cert), Path(section.tls.key)),
-        log=settle_log(section.log),
-        telemetry=elsewhere.telemetry,
-        postgres=elsewhere.postgres,
-        redis=elsewhere.redis,
-        alerts=elsewhere.alerts,
-        drain_s=section.drain_s,
-        workers=section.workers,
-        in_flight_max=section.in_flight_max,
-        in_flight_per_key_max=section.in_flight_per_key_max,
-    )
-    problems += _tls_problems(settings.tls, overrides, complain)
-    return settings, tuple(files), tuple(problems)
+    return _Doors(tuple(keys), admin_token.secret, metrics_token.secret, viewer_token.secret), files, problems
 
 
 class _Elsewhere(Struct, frozen=True):
