@@ -33,18 +33,30 @@ _SPEAKING: Final = (sqlite3.Error, ssl.SSLError, OSError, ImportError)
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
+def begin(env: Mapping[str, str], title: str = "") -> None:
+    """Set the log up as far as is known before the configuration is read, which has its say by `adopt`.
+
+    Args:
+        env: The environment.
+        title: Which process speaks, where there are several.
+    """
+    set_up(LogSettings(format="json" if env.get("MIXGATE_LOG_FORMAT") == "json" else "text"), title=title)
+
+
+def set_up(settings: LogSettings, stream: TextIO | None = None, *, title: str = "") -> None:
     """Let everything that is logged from now on be written so. Called again, it replaces what was before.
 
     Args:
         settings: Form and level. Libraries are heard from WARNING on, whatever ours is.
         stream: Where to; standard error by default.
+        title: Which process speaks, where there are several.
     """
     root = logging.getLogger()
     for old in [one for one in root.handlers if isinstance(one, _Handler)]:
         root.removeHandler(old)
     handler = _Handler(stream or sys.stderr)
-    handler.setFormatter(JsonLines() if settings.format == "json" else TextLines())
+    handler.title = title
+    handler.setFormatter(JsonLines(title) if settings.format == "json" else TextLines(title))
     root.addHandler(handler)
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     root.setLevel(max(level, logging.WARNING))
@@ -53,22 +65,31 @@ def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
 
 def adopt(settings: LogSettings) -> None:
     """The same, where this process' log is ours already: one that is embedded, as in a test, keeps its own."""
-    if any(isinstance(one, _Handler) for one in logging.getLogger().handlers):
-        set_up(settings)
+    for one in logging.getLogger().handlers:
+        if isinstance(one, _Handler):
+            set_up(settings, title=one.title)
+            return
 
 
 class _Handler(logging.StreamHandler[TextIO]):
     """Ours, to be told from those of others."""
 
+    title = ""
+
 
 class TextLines(logging.Formatter):
     """Lines for people."""
+
+    def __init__(self, title: str = "") -> None:
+        super().__init__()
+        self._title = title
 
     def format(self, record: logging.LogRecord) -> str:
         """The event, and below it how it came to an error."""
         when = datetime.fromtimestamp(record.created, UTC).astimezone()
         about = REQUEST_ID.get()
         head = f"{when:%Y-%m-%d %H:%M:%S},{int(record.msecs):03d} {record.levelname}"
+        head += f" {self._title}:" if self._title else ""
         line = f"{head} {message_of(record)}{f' [{about}]' if about else ''}"
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
@@ -80,14 +101,20 @@ class TextLines(logging.Formatter):
 class JsonLines(logging.Formatter):
     """One JSON object per line."""
 
+    def __init__(self, title: str = "") -> None:
+        super().__init__()
+        self._title = title
+
     def format(self, record: logging.LogRecord) -> str:
-        """The event as `time`, `level`, `logger`, `message`; `request_id`, `error` and `facts` where there are any."""
+        """`time`, `level`, `logger`, `message`; `process`, `request_id`, `error` and `facts` where there are any."""
         event: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": message_of(record)[:LINE_MAX_CHARS],
         }
+        if self._title:
+            event["process"] = self._title
         if about := REQUEST_ID.get():
             event["request_id"] = about
         facts = getattr(record, "facts", None)

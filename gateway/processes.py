@@ -19,6 +19,7 @@ from gateway.config.locations import home_folder
 from gateway.config.watch import Watcher
 from gateway.errors import ConfigError
 from gateway.keys.storage import has_issued_keys
+from gateway.logs import adopt
 from gateway.server.run import EdgeServer, ServerSettings, raise_open_file_limit
 from gateway.server.run import serve as run_server
 from gateway.state.connection import FILE_NAME
@@ -151,6 +152,7 @@ async def _run_child(connection: socket.socket, env: Mapping[str, str]) -> int:
 async def _own(start: Start, link: ControlLink, said: "asyncio.Queue[Control | None]", env: Mapping[str, str]) -> int:
     """Be the owner."""
     catalogue = await asyncio.to_thread(_load, Path(start.config), env, start.overrides)
+    adopt(catalogue.gateway.log)
     home = home_folder(env)
     owner = Owner(home, LocalBackend(local_models(catalogue), home=home), start.living, catalogue.gateway.postgres)
     try:

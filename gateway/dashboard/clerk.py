@@ -20,6 +20,7 @@ from gateway.dashboard.answers import Reply, error_reply
 from gateway.dashboard.errors import DashboardTimeoutError, FiguresUnavailableError
 from gateway.dashboard.jobs import CHART, FRAME_MAX_BYTES, HEAD, Done, Job, frame
 from gateway.dashboard.views import draw_chart, reply_to
+from gateway.logs import begin
 from gateway.state.errors import StoreError
 from gateway.state.figures_reader import FiguresReader
 from providers.errors import MixgateError
@@ -131,7 +132,7 @@ def main() -> None:
     """Do jobs for the gateway that started this."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the gateway ends us
     os.nice(NICENESS)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    begin(os.environ, "clerk")
     Clerk(Path(sys.argv[1]), sys.stdout.buffer).run(sys.stdin.buffer)
     os._exit(0)  # whatever still runs is for nobody
 
