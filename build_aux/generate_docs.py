@@ -56,6 +56,8 @@ SECTIONS = (
     ("TlsSection", "gateway.tls", "`gateway: {tls: {...}}`"),
     ("LogSection", "gateway.log", "`gateway: {log: {...}}`"),
     ("TelemetrySection", "gateway.telemetry", "`gateway: {telemetry: {...}}`"),
+    ("PostgresSection", "gateway.postgres", "`gateway: {postgres: {...}}`"),
+    ("RedisSection", "gateway.redis", "`gateway: {redis: {...}}`"),
     ("AlertSection", "gateway.alerts", "items of `gateway: {alerts: [...]}`"),
     ("ProviderSection", "providers.NAME", "`providers: {NAME: {...}}`"),
     ("QuirksSection", "providers.NAME.quirks", "`quirks: {...}`"),
@@ -216,7 +218,7 @@ def cli() -> Iterator[str]:
     group = click.Context(main, info_name="mixgate", terminal_width=HELP_WIDTH, **settings)
     yield from _help("mixgate", main, group)
     for name in COMMANDS:
-        command = import_module(f"gateway.cli.{name}").command
+        command = import_module(f"gateway.cli.{name.replace('-', '_')}").command
         yield from _helps(f"mixgate {name}", command, name, group)
     yield "## Environment\n"
     yield "Each setting of the [`gateway` section](providers-yaml.md#gateway) is read from a flag of `mixgate"
