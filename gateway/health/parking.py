@@ -15,7 +15,9 @@ CAP_FIRST_SHARE: Final = 0.7
 CAP_LATER_SHARE: Final = 0.9
 """The next one, as a share of the cap that turned out one step too high."""
 CAP_GROWS_EVERY_S: Final = 10.0
-"""So long without a 429 raise the cap by one."""
+"""So long without a 429 raise the cap by one. Doubles each time that one more was refused again."""
+CAP_GROWS_MAX_S: Final = 80.0
+"""The longest such time."""
 CAP_REST_S: Final = 1.0
 """429s so close together are one: the cap goes down once."""
 CAP_FORGET_FACTOR: Final = 2
@@ -56,15 +58,21 @@ class Parking:
 
 
 class Cap:
-    """How many Attempts at once it was seen to bear. Goes down by a share with a 429, up by one every ten seconds."""
+    """How many Attempts at once it was seen to bear. Goes down by a share with a 429, up by one after a while without.
 
-    __slots__ = ("_changed_s", "_lowered_s", "_peak", "limit")
+    Where it bears two, trying three every ten seconds would be a large part of all that is asked; so what was refused
+    before is tried again later and later, until it fits.
+    """
+
+    __slots__ = ("_changed_s", "_grows_every_s", "_lowered_s", "_peak", "_steps", "limit")
 
     def __init__(self) -> None:
         self.limit: int | None = None
         """None is no limit known."""
         self._changed_s = 0.0
         self._lowered_s = 0.0
+        self._grows_every_s = CAP_GROWS_EVERY_S
+        self._steps = 0
         self._peak = 0
 
     def lower(self, in_flight: int, now_s: float) -> None:
@@ -84,6 +92,9 @@ class Cap:
             return
         else:
             self.limit = max(1, min(int(CAP_LATER_SHARE * self.limit), in_flight))
+            again = self._steps == 1
+            self._grows_every_s = min(2 * self._grows_every_s, CAP_GROWS_MAX_S) if again else CAP_GROWS_EVERY_S
+        self._steps = 0
         self._changed_s = self._lowered_s = now_s
 
     def settle(self, in_flight: int, now_s: float) -> int | None:
@@ -91,10 +102,11 @@ class Cap:
         if self.limit is None:
             return None
         self._peak = max(self._peak, in_flight)
-        steps = int((now_s - self._changed_s) // CAP_GROWS_EVERY_S)
+        steps = int((now_s - self._changed_s) // self._grows_every_s)
         if steps > 0:
             self.limit += steps
-            self._changed_s += steps * CAP_GROWS_EVERY_S
+            self._steps += steps
+            self._changed_s += steps * self._grows_every_s
             if self.limit > CAP_FORGET_FACTOR * self._peak + CAP_FORGET_MARGIN:
                 self.limit = None
             self._peak = in_flight

@@ -179,7 +179,7 @@ def simulate(capacity, seed, until_s=180.0):
     return refused, asked, caps
 
 
-@pytest.mark.parametrize("capacity", [5, 10, 20, 50])
+@pytest.mark.parametrize("capacity", [1, 2, 3, 5, 10, 20, 50])
 def test_the_cap_settles_near_what_it_bears(capacity):
     for seed in range(3):
         refused, asked, caps = simulate(capacity, seed)
