@@ -54,7 +54,7 @@ ROOT_ADVICE = {
     "too_many_sign_ins": "Wait for `retry-after`.",
     "dashboard_busy": "Ask again after `retry-after`.",
     "dashboard_timeout": "Ask for a shorter time or with fewer filters.",
-    "store_unavailable": "Operator: the message says what is wrong with mixgate.db. Requests are answered all the same.",
+    "store_unavailable": "Operator: the message says what is wrong with mixgate.db. Requests go on without it.",
     "key_over_limit": "Send fewer requests at a time. Operator: `gateway.in_flight_per_key_max`.",
     "server_shutdown": "Ask again: the gateway is restarting.",
     "malformed_http": "The client or a proxy in between sends broken HTTP; the message says what.",
