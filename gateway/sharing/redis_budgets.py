@@ -54,6 +54,8 @@ class _Ask(Struct, eq=False):
     sent_s: float
     granted: bool = False
     orphaned: bool = False
+    extra: int = 0
+    """Of `spare`, what was granted."""
     states: dict[str, State] = {}
 
 
@@ -144,6 +146,7 @@ class RedisBudgets:
                 self._give_back(ask)
                 return known
             if ask.granted:
+                left = self._left(key_id, states) + ask.amount + ask.extra
                 grant = Grant(
                     lease_id,
                     afforded.amount_in_nusd,
@@ -263,7 +266,7 @@ class RedisBudgets:
         if words[0] != b"ok":
             return
         ask.granted = True
-        extra = ask.spare if words[1] else 0
+        extra = ask.extra = ask.spare if words[1] else 0
         for account in ask.accounts:
             account.told_reserved_in_nusd += ask.amount + extra
             account.told_kept_in_nusd += ask.amount

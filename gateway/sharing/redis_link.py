@@ -12,8 +12,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from gateway.sharing.lane import Command, Link, ScriptError
 
-SOCKET_TIMEOUT_S: Final = 5.0
-"""Longer than anybody waits; a last resort below the lane's own limits."""
+CLOSE_MAX_S: Final = 5.0
+"""A last resort: the lane's own limits are shorter."""
 
 
 def links_of(url: str) -> Callable[[], Link]:
@@ -25,8 +25,9 @@ def links_of(url: str) -> Callable[[], Link]:
     pool: Any = ConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]  # its keywords have no types
         url,
         retry=Retry(NoBackoff(), 0),
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=SOCKET_TIMEOUT_S,
+        # With one, redis-py sends by way of wait_for, which in Python 3.11 may lose that it was cancelled.
+        socket_timeout=None,
+        socket_connect_timeout=CLOSE_MAX_S,
         health_check_interval=0,
         protocol=2,
     )

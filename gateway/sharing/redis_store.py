@@ -124,7 +124,8 @@ class RedisStore:
                 await self._member.ask("leave")
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=GOING_MAX_S)
 
     def _begin_answers(self) -> None:
         """The second connection, once somebody wants it."""

@@ -32,6 +32,7 @@ async def memory(_server, _prefix):
 
 @asynccontextmanager
 async def redis(server, prefix):
+    await server.settle(prefix)
     store = redis_store(server.url, RECORDS, prefix=prefix)
     async with running(store):
         yield store
