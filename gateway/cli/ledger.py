@@ -8,15 +8,16 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 import msgspec
 
-from gateway.cli.output import EXIT_CONFIGURATION, fail, load_or_exit, on_terminal, print_table
+from gateway.cli.fleet import fleet_of, read_fleet, require_fleet
+from gateway.cli.output import fail, on_terminal, print_table
 from gateway.cli.sheets import inert, print_json
 from gateway.cli.windows import Moment
-from gateway.config.locations import find_config, home_folder
+from gateway.config.locations import home_folder
 from gateway.config.stores import PostgresSettings
 from gateway.reports.money import usd
 from gateway.state.backup import Backup, back_up
@@ -57,7 +58,7 @@ def status(as_json: bool, config: Path | None) -> None:  # noqa: FBT001  # click
     """
     path = _path()
     facts = _guarded(path, lambda: _facts(path))
-    fleet, failure = _fleet_of(config), None
+    fleet, failure = fleet_of(config), None
     if fleet is not None:
         try:
             facts |= _fleet_facts(fleet, path)
@@ -109,7 +110,7 @@ def check(fleet: bool, config: Path | None) -> None:  # noqa: FBT001  # click pa
     """
     path = _path()
     if fleet:
-        found = _guarded_fleet(config, lambda reader: [*_fleet_faults(reader)])
+        found = read_fleet(config, lambda reader: [*_fleet_faults(reader)])
     else:
         found = _guarded(path, lambda: [*_shown(find_faults(path))])
     faults = [f"{what}: {fault}" for what, some in found for fault in some]
@@ -131,7 +132,7 @@ def migrate(to: int | None, fleet: bool, config: Path | None) -> None:  # noqa: 
     wholly or not at all, whatever happens meanwhile.
     """
     if fleet:
-        settings = _require_fleet(config)
+        settings = require_fleet(config)
         try:
             _migrate_fleet(settings, to)
         except StoreError as error:
@@ -287,32 +288,6 @@ def _migrate_fleet(settings: PostgresSettings, to: int | None) -> None:
         click.echo(f"the fleet's Postgres is of version {database.version()}")
     finally:
         database.close()
-
-
-def _fleet_of(config: Path | None) -> PostgresSettings | None:
-    return load_or_exit(find_config(config, os.environ, Path.cwd()), os.environ).gateway.postgres
-
-
-def _require_fleet(config: Path | None) -> PostgresSettings:
-    settings = _fleet_of(config)
-    if settings is None:
-        fail("the configuration names no Postgres", "set gateway.postgres.url: env:NAME", EXIT_CONFIGURATION)
-    return settings
-
-
-def _guarded_fleet(config: Path | None, work: Callable[[Any], Result]) -> Result:
-    from gateway.state.postgres_reader import open_fleet  # noqa: PLC0415 # as above
-
-    settings = _require_fleet(config)
-    try:
-        with open_fleet(settings.url.reveal()) as reader:
-            return work(reader)
-    except StoreError as error:
-        _unreachable(error)
-
-
-def _unreachable(error: StoreError) -> NoReturn:
-    fail(f"the fleet's Postgres cannot be read: {error}", "look whether it runs, and at gateway.postgres.url")
 
 
 def _shown(found: Iterator[tuple[str, list[str]]]) -> Iterator[tuple[str, list[str]]]:

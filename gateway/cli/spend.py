@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import click
 
+from gateway.cli.fleet import read_fleet
 from gateway.cli.output import on_terminal
 from gateway.cli.sheets import print_sheet
 from gateway.cli.windows import US_PER_S, Form, clock, form_of, forms, read_ledger, until_now, window
@@ -36,6 +37,7 @@ _COUNTS: Final = tuple(name for name in Spent.__struct_fields__ if name not in {
 @window("7d")
 @click.option("--step", type=click.Choice(STEPS), help="A line for each of these, instead of one for all of the time.")
 @click.option("--name", help="Only this model, provider or whatever --by says.")
+@click.option("--fleet", is_flag=True, help="Of all gateways that send their rows to the same Postgres.")
 @forms
 def command(
     by: By,
@@ -44,6 +46,7 @@ def command(
     step: Step | None,
     name: str | None,
     *,
+    fleet: bool,
     as_json: bool,
     as_csv: bool,
 ) -> None:
@@ -55,13 +58,18 @@ def command(
     """
     form = form_of(as_json=as_json, as_csv=as_csv)
     end = until_now(until)
+    if fleet and step is not None:
+        raise click.UsageError("--fleet has no --step")
     if step is not None:
         points = read_ledger(lambda reader: read_points(reader, by, since, end, step))
         _print_points(by, [one for one in points if name in {None, one.name}], form)
         return
-    lines, points = read_ledger(lambda reader: _read(reader, by, since, end, name, curves=form == "table"))
+    if fleet:
+        lines, curves = read_fleet(None, lambda reader: reader.spend(by, since, end, name=name)), ()
+    else:
+        lines, curves = read_ledger(lambda reader: _read(reader, by, since, end, name, curves=form == "table"))
     if form == "table":
-        _print_table(by, lines, points, since, end)
+        _print_table(by, lines, curves, since, end)
     else:
         rows = [{by: line.name, "cost_usd": usd(line.cost_in_nusd)} | _counts(line) for line in lines]
         print_sheet("", {name: name for name in (by, "cost_usd", *_COUNTS)}, rows, form)

@@ -16,7 +16,7 @@ from gateway.keys.ring import KeyRing
 from gateway.state.connection import StoreLock, open_reader, open_writer
 from gateway.state.errors import DamagedStoreError, StoreError, translate
 from gateway.state.key_rows import KeyRow, read_keys, write_key
-from gateway.state.ledger_reader import NAMES_MAX, LedgerReader
+from gateway.state.ledger_reader import NAMES_MAX, By, Spent
 from gateway.state.salvage import salvaged_keys
 
 _log = logging.getLogger("mixgate.keys")
@@ -123,7 +123,15 @@ def has_issued_keys(path: Path) -> bool:
         return True
 
 
-def spending(reader: LedgerReader, key_ids: Sequence[str]) -> Callable[[Window, int], dict[str, int]]:
+class Spends(Protocol):
+    """A ledger, as far as it is needed here: a gateway's own, or a fleet's."""
+
+    def spend(self, by: By, since_unix_us: int, until_unix_us: int, *, name: str | None = None) -> tuple[Spent, ...]:
+        """What was spent, as LedgerReader says it."""
+        ...
+
+
+def spending(reader: Spends, key_ids: Sequence[str]) -> Callable[[Window, int], dict[str, int]]:
     """What each key spent since a time, by the ledger. For `read_past`; blocks and raises StoreError."""
 
     def spent(_window: Window, start_unix_s: int) -> dict[str, int]:

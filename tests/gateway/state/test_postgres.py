@@ -7,13 +7,15 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
+from gateway.keys.fleet_past import fleet_past
 from gateway.state.entries import ENTRY_COLUMNS
-from gateway.state.errors import NewerStoreError
+from gateway.state.errors import NewerStoreError, StoreError
 from gateway.state.ledger_reader import BYS, Filter, LedgerReader
 from gateway.state.postgres_database import VERSION, Database, PostgresError, RefusedError
 from gateway.state.postgres_reader import open_fleet
-from gateway.state.postgres_writer import add_entries
+from gateway.state.postgres_writer import add_entries, note_replica
 from tests.fakes.listener import FULL
 from tests.gateway.state.fleet_kit import (
     HOUR_US,
@@ -255,3 +257,18 @@ def test_a_row_has_a_type_for_each_column():
         "attempt_id": "text",
     }
     assert {_type(name) for name in ENTRY_COLUMNS} == {"boolean", "text", "bigint"}
+
+
+def test_what_keys_of_a_fleet_have_spent_says_also_what_is_still_to_come(database, fleet_url):
+    rows = entries(60, 8)
+    with pytest.raises(StoreError, match="no gateway"):
+        fleet_past(fleet_url, ["k1"], 1000.0)
+    send(database, rows)
+    with database.connect() as connection:
+        note_replica(connection, "r1", "one", "1", 7)
+        note_replica(connection, "r2", "two", "1", 3)
+        connection.execute(text("UPDATE replica SET seen = now() - interval '1 day' WHERE replica = 'r2'"))
+    said = fleet_past(fleet_url, ["k1", "k2"], 1000.0)
+    assert (said.rows_to_come, said.silent) == (7, ("two",))
+    ever = next(spent for window, _, spent in said.past if window == "ever")
+    assert ever["k1"] == sum(row.cost_in_nusd or 0 for row in rows if row.key_id == "k1")
