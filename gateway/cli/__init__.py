@@ -12,6 +12,7 @@ COMMANDS = {
     "simulate": "Compare policies over simulated traffic, prices and failures.",
     "keys": "Issue client keys, and say what each may use and spend.",
     "explain": "Show why a request went where it went, or where one would go.",
+    "dashboard": "Say where the dashboard is, and by which token to sign in.",
     "spend": "Show what was spent, by model, provider, key or application.",
     "top": "Show who spends at the moment, and which endpoints answer.",
     "uptime": "Show how well and how fast every endpoint answers.",
