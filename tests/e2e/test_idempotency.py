@@ -116,12 +116,13 @@ async def test_an_error_is_not_kept(tmp_path):
     assert len(provider.requests) == 2
 
 
-@pytest.mark.parametrize("key", ["", "x" * (KEY_MAX_CHARS + 1), "a\tb", "a\x7fb"])
-async def test_a_key_that_cannot_be_one_is_a_400(tmp_path, key):
+async def test_a_key_that_cannot_be_one_is_a_400(tmp_path):
+    senseless = ("", "x" * (KEY_MAX_CHARS + 1), "a\tb", "a\x7fb")
     async with gateway(tmp_path) as (provider, on):
-        answer = await on.client.post(PATH, json=chat(), headers=named(key))
-    assert answer.status_code == 400
-    assert not provider.requests
+        answers = [await on.client.post(PATH, json=chat(), headers=named(key)) for key in senseless]
+        longest = await on.client.post(PATH, json=chat(), headers=named("x" * KEY_MAX_CHARS))
+    assert [answer.status_code for answer in (*answers, longest)] == [400, 400, 400, 400, 200]
+    assert len(provider.requests) == 1
 
 
 async def test_a_stream_takes_no_notice_of_it_and_says_so(tmp_path):
