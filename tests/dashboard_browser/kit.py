@@ -15,7 +15,9 @@ from tests.fakes.scripted_day import Day
 CHROMIUM = Path("/usr/bin/chromium")
 TOKEN = "planted-admin-token-0123456789abcdef"
 VIEWER = "planted-viewer-token-0123456789abcdef"
-START_S = 30.0
+START_S = 60.0
+WAIT_S = 90
+"""For anything on a page: a browser on a busy machine is slow."""
 NOWHERE_ELSE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 CONFIG = """
 gateway: {admin_token: env:T_ADMIN, viewer_token: env:T_VIEWER}
@@ -132,6 +134,7 @@ class Visits:
                 accept_downloads=True,
             )
             self._contexts[key].add_init_script(POLICY_WATCH)
+            self._contexts[key].set_default_timeout(WAIT_S * 1000)
         return self._contexts[key]
 
     def _hear(self, page, said):

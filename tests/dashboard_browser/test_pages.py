@@ -4,9 +4,13 @@ import csv
 import io
 import json
 import re
+import sqlite3
+from contextlib import closing
+from decimal import Decimal
 
 import pytest
 
+from gateway.state.connection import FILE_NAME
 from tests.dashboard_browser.kit import TOKEN, VIEWER, settle, sign_in
 
 
@@ -168,6 +172,19 @@ def test_csv_and_json_are_the_tables_that_are_shown(visit, admin, path, region):
                 assert row[column].removeprefix("'") == (
                     "" if said[column] is None else str(said[column])
                 ).removeprefix("'")
+
+
+def test_what_the_page_downloads_is_what_the_file_holds_to_the_nano_dollar(visit, admin, gateway):
+    page = visit("?since=30d", signed_in=admin)
+    settle(page)
+    with page.expect_download() as taken:
+        page.get_by_role("link", name="apps as CSV").click()
+    rows = csv.DictReader(io.StringIO(taken.value.path().read_text()))
+    said = {row["name"].removeprefix("'"): (Decimal(row["cost_usd"]), int(row["attempts"])) for row in rows}
+    with closing(sqlite3.connect(f"file:{gateway.home / FILE_NAME}?mode=ro", uri=True)) as connection:
+        query = "SELECT app, sum(coalesce(cost_in_nusd, 0)), count(*) FROM entry GROUP BY app"
+        held = {app: (Decimal(nusd) / 10**9, count) for app, nusd, count in connection.execute(query)}
+    assert said == held
 
 
 def test_the_keyboard_alone_is_enough(visit, admin):

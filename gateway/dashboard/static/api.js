@@ -60,7 +60,7 @@ export async function signOut() {
   session = null;
 }
 
-async function call(url, options) {
+async function call(url, options, tries = 3) {
   let answer;
   try {
     answer = await fetch(url, { credentials: "same-origin", ...options });
@@ -69,6 +69,11 @@ async function call(url, options) {
     throw new Refused(0, "unreachable", "The gateway cannot be reached. Is it running?");
   }
   if (answer.ok) return answer;
+  const wait = Number(answer.headers.get("retry-after"));
+  if (answer.status === 503 && wait > 0 && wait <= 5 && tries > 1 && (options.method || "GET") === "GET") {
+    await new Promise((done) => setTimeout(done, wait * 1000)); // It starts, or is asked a lot.
+    return call(url, options, tries - 1);
+  }
   let code = "error";
   let message = `The gateway answered ${answer.status}.`;
   try {

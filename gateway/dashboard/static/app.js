@@ -30,7 +30,10 @@ async function show() {
   document.getElementById("pages").hidden = !session.signed_in;
   document.getElementById("sign-out").hidden = !(session.signed_in && session.sign_in === "token");
   for (const link of document.querySelectorAll("#pages a")) {
-    if (link.dataset.page === page && session.signed_in) link.setAttribute("aria-current", "page");
+    if (link.dataset.page === page && session.signed_in) {
+      link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ block: "nearest", inline: "center" });
+    }
     else link.removeAttribute("aria-current");
   }
   if (!session.signed_in) {

@@ -122,9 +122,9 @@ function edge(text) {
 async function distribution(window) {
   const source = { path: "cost-distribution", parameters: window };
   const answer = await get(source.path, source.parameters);
-  // Empty ends say nothing; what lies between is kept, so that the axis is even.
+  // Empty ends say nothing; what lies between is kept, so that the axis is even, and a neighbour to compare with.
   const used = answer.data.map((row, at) => (row.requests ? at : -1)).filter((at) => at >= 0);
-  const rows = used.length ? answer.data.slice(used[0], used[used.length - 1] + 1) : [];
+  const rows = used.length ? answer.data.slice(Math.max(0, used[0] - 1), used[used.length - 1] + 2) : [];
   const spec = {
     kind: "bars", unit: "count", height: 220, label: "Requests by what they cost; arrow keys move between bars",
     labels: rows.map(range),
