@@ -1,5 +1,6 @@
-"""What the ledger adds to a request, what a note in its journal costs beside a commit, and how fast it reports."""
+"""What the ledger adds to a request, what a note in its journal costs beside a commit; how fast it drains and reports."""
 
+import os
 import sqlite3
 import tempfile
 import time
@@ -17,8 +18,10 @@ from gateway.ledger.journal import INTENT, Journal
 from gateway.state.blocks import Packed
 from gateway.state.connection import FILE_NAME, open_writer
 from gateway.state.entries import Batch, Row
-from gateway.state.ledger_reader import BYS, LedgerReader
+from gateway.state.ledger_reader import BYS, Filter, LedgerReader
 from gateway.state.store import Store
+from gateway.state.stretches import note_stretches
+from gateway.state.transaction import Transaction
 from gateway.state.writer import Writer
 from providers.base import Price
 from providers.messages import Usage
@@ -41,6 +44,20 @@ START_US = 1_790_000_000_000_000
 COMMITS = 200
 SYNCHRONOUS = ("NORMAL", "FULL")
 WAIT_S = 60.0
+TOP_PER_S = 4000
+"""More requests than a gateway of one process answers in a second."""
+TOP_FOR_S = 30.0
+EMPTIED_MAX_S = 1.0
+PAGE_MAX_MS = 500.0
+LOOKED_FOR = {
+    "a key": Filter(key_id="k0000005"),
+    "a model": Filter(model="model-7"),
+    "an endpoint": Filter(endpoint="provider-3/model-7"),
+    "a tag": Filter(tag="tag-3"),
+    "what is not there": Filter(model="none"),
+    "a user": Filter(user="user-77"),
+    "a user who is not there, page by page": Filter(user="none"),
+}
 TARIFF = tariff_of("mistral/open-mixtral-8x7b", Price(700_000, 700_000), ())
 USAGE = Usage(input_tokens=1200, output_tokens=300, cached_input_tokens=128)
 
@@ -56,9 +73,12 @@ def measure_ledger(repeats: int = REPEATS, rows: int = ROWS) -> tuple[list[Judge
             _judge("one intent in the journal", "us", JOURNAL_MAX_US, _journal(home / "journal", repeats)),
         ]
         beside = {f"one intent in a commit of its own, synchronous={how}": _commit(home, how) for how in SYNCHRONOUS}
+        emptied_s, sync_us = _empty(home / "top", TOP_FOR_S if rows > QUICK_ROWS else TOP_FOR_S / 10)
+        judged.append(_judge(f"backlog empty after {TOP_PER_S:,} requests a second", "s", EMPTIED_MAX_S, emptied_s))
+        beside[f"one fsync of this disk, which takes {1e6 / sync_us:,.0f} a second"] = sync_us
         path = home / FILE_NAME
         beside[f"one of {rows:,} rows, with its sums, in commits of {BATCH_ROWS:,}"] = _fill(path, rows)
-        return judged + _reports(path, rows), beside
+        return judged + _reports(path, rows) + _pages(path, rows), beside
 
 
 def _judge(name: str, unit: str, limit: float, value: float) -> Judgement:
@@ -134,6 +154,33 @@ def _journal(home: Path, repeats: int) -> float:
     return best_ns / 1000
 
 
+def _empty(home: Path, for_s: float) -> tuple[float, float]:
+    """How long the store takes to have everything after a time at top speed; and one fsync, in microseconds."""
+    store = Store.open(home / FILE_NAME, _pack)
+    books = Books.open(home, store)
+    books.wait_recovered(WAIT_S)
+    started_s, number = time.monotonic(), 0
+    while (past_s := time.monotonic() - started_s) < for_s:
+        while number < past_s * TOP_PER_S:
+            number += 1
+            one = intent(number)
+            books.begin(one, TARIFF)
+            books.end(one.attempt_id, ending(number))
+        time.sleep(0.001)
+    ended_s = time.monotonic()
+    while books.behind:
+        time.sleep(0.005)
+    emptied_s = time.monotonic() - ended_s
+    store.close()
+    books.close()
+    with (home / "sync").open("wb", buffering=0) as file:
+        started_s = time.monotonic()
+        for _ in range(COMMITS):
+            file.write(b"x")
+            os.fsync(file.fileno())
+    return emptied_s, (time.monotonic() - started_s) / COMMITS * 1e6
+
+
 def _commit(home: Path, synchronous: str) -> float:
     """What the same note would cost the loop if it were a commit: time, since most of it is waiting."""
     connection = sqlite3.connect(home / f"{synchronous}.db", isolation_level=None)
@@ -193,4 +240,25 @@ def _reports(path: Path, count: int) -> list[Judgement]:
                 reader.spend(by, since_us, until_us)
             worst_ns = max(worst_ns, time.perf_counter_ns() - started_ns)
         judged.append(_judge(f"report by {by} over {count:,} rows", "ms", REPORT_MAX_MS, worst_ns / 1_000_000))
+    return judged
+
+
+def _pages(path: Path, count: int) -> list[Judgement]:
+    """The first page of rows by one filter, and by several within a day in the middle, once all is looked through."""
+    connection = open_writer(path)
+    while True:
+        with Transaction(connection):
+            if not note_stretches(connection):
+                break
+    connection.close()
+    middle_us = START_US + DAYS * 12 * HOUR_US
+    day = Filter(since_unix_us=middle_us, until_unix_us=middle_us + 24 * HOUR_US)
+    several = msgspec.structs.replace(day, key_id="k0000005", model="model-7", session="session-5")
+    judged: list[Judgement] = []
+    for what, wanted in (LOOKED_FOR | {"several within a day": several}).items():
+        with LedgerReader(path) as reader:
+            started_ns = time.perf_counter_ns()
+            reader.entries(wanted)
+            taken_ms = (time.perf_counter_ns() - started_ns) / 1_000_000
+        judged.append(_judge(f"a page by {what} of {count:,} rows", "ms", PAGE_MAX_MS, taken_ms))
     return judged

@@ -64,8 +64,9 @@ def command(
         points = read_ledger(lambda reader: read_points(reader, by, since, end, step))
         _print_points(by, [one for one in points if name in {None, one.name}], form)
         return
+    curves: tuple[Point, ...] = ()
     if fleet:
-        lines, curves = read_fleet(None, lambda reader: reader.spend(by, since, end, name=name)), ()
+        lines = read_fleet(None, lambda reader: reader.spend(by, since, end, name=name))
     else:
         lines, curves = read_ledger(lambda reader: _read(reader, by, since, end, name, curves=form == "table"))
     if form == "table":
