@@ -11,7 +11,7 @@ from gateway.state.cache_rows import write_cache_rows
 from gateway.state.errors import StoreError
 
 STORE_EVERY_S: Final = 5.0
-"""How often what was saved is stored. So much is lost with a process that is killed; records of requests have it too."""
+"""How often what was saved is stored. So much is lost when a process is killed; records of requests have it too."""
 
 
 class Submits(Protocol):
