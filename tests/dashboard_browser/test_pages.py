@@ -11,7 +11,7 @@ from decimal import Decimal
 import pytest
 
 from gateway.state.connection import FILE_NAME
-from tests.dashboard_browser.kit import TOKEN, VIEWER, settle, sign_in
+from tests.dashboard_browser.kit import STEPS, TOKEN, VIEWER, settle, sign_in
 
 
 def api(page, path):
@@ -172,6 +172,22 @@ def test_csv_and_json_are_the_tables_that_are_shown(visit, admin, path, region):
                 assert row[column].removeprefix("'") == (
                     "" if said[column] is None else str(said[column])
                 ).removeprefix("'")
+
+
+def test_the_page_shows_what_is_reckoned_by_hand(visit, admin):
+    # Prices per million tokens: north 1 and 2, south/up 3 and 4, south/big 5 and 15. Refused Attempts cost nothing.
+    million, expected = Decimal(10**6), {"IDE plugin": Decimal(0), "checkout": Decimal(0)}
+    for at in range(1, STEPS + 1):
+        app, size = "IDE plugin" if at % 3 else "checkout", 30_000 + 9_000 * (at % 5)
+        plain = (size * 3 + 50 * 4) if at % 10 == 4 else (size * 1 + 4000 * 2)
+        large = ((9000 + at) * 5 + 700 * 15) if at % 3 == 1 else 0
+        expected[app] += (plain + large) / million
+    expected["checkout"] += (100 * 1 + 50 * 2) / million  # the client left; what came until then is estimated
+    page = visit("?since=30d", signed_in=admin)
+    settle(page)
+    rows = page.locator("section[aria-label='Top apps'] tbody tr")
+    shown = {row.locator("th").inner_text(): row.locator("td").first.get_attribute("title") for row in rows.all()}
+    assert {app: Decimal(shown[app].removeprefix("$")) for app in expected} == expected
 
 
 def test_what_the_page_downloads_is_what_the_file_holds_to_the_nano_dollar(visit, admin, gateway):
