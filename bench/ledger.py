@@ -1,4 +1,4 @@
-"""What the ledger adds to a request, what a note in its journal costs beside a commit; how fast it drains and reports."""
+"""What the ledger adds to a request, what a note in its journal costs beside a commit; how it drains and reports."""
 
 import os
 import sqlite3
