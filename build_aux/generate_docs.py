@@ -18,6 +18,7 @@ import click
 from docs_errors import error_page
 from docs_limits import limit_sections
 from docs_markdown import MARK, table
+from docs_metrics import metrics_page
 from docs_words import KEY_NOTES, VARIABLES
 from msgspec import NODEFAULT
 from msgspec.structs import fields
@@ -35,7 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 HELP_WIDTH = 100
 PICO_PER_USD_MTOK = 10**6
-PAGES: dict[str, Callable[[], Iterator[str]]] = {"errors.md": error_page}
+PAGES: dict[str, Callable[[], Iterator[str]]] = {"errors.md": error_page, "metrics.md": metrics_page}
 
 
 def page(name: str) -> Callable[[Callable[[], Iterator[str]]], Callable[[], Iterator[str]]]:
