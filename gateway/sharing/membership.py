@@ -45,6 +45,8 @@ class Member:
         self.register: Callable[[Link, frozenset[str], bool], Awaitable[None]] = _nothing
         """Says all that this process has: over the link, with the accounts in which its name has something, and whether
         others have lost what they knew."""
+        self.is_heir = False
+        """Whether it takes the place of a process that did not take its leave."""
         self.rebuilds = 0
         """Epochs that this process has seen begin, the first included."""
 
@@ -126,6 +128,7 @@ class Member:
         if answer[0] != b"ok":
             raise LaneDownError("another gateway has this one's name")
         epoch = str(answer[1], "ascii")
+        self.is_heir = self.is_heir or answer[3] == 1
         is_new, self._epoch = epoch != self._epoch, epoch
         await self.register(link, frozenset(str(one, "utf-8") for one in answer[2]), is_new)
         (answer,) = await link.exchange([self.command("beat")])
@@ -134,6 +137,7 @@ class Member:
         if answer[0] == GONE:
             raise LaneDownError("what was shared was lost once more")
         self.rebuilds += is_new
+        self.is_heir = False
         self._rest_ms = int(answer[1])
 
 

@@ -189,7 +189,7 @@ class RedisStore:
                 accounts.append(one)
             one.take_changes()
         for place in range(0, len(accounts), ACCOUNTS_PER_WORD):
-            words: list[Word] = [self.budgets.lease_ms]
+            words: list[Word] = [self.budgets.lease_ms, int(self._member.is_heir)]
             for account in accounts[place : place + ACCOUNTS_PER_WORD]:
                 words += self._all_of(account)
             await self._say(link, "register", words)

@@ -6,6 +6,7 @@ behind Sentinel or a managed service), not for Redis Cluster.
     <prefix>epoch         hash: id, run (of the Redis it began on), since (ms)
     <prefix>m:<name>      hash: who uses a replica's name: boot, gen, epoch (joined), alive (ms)
     <prefix>a:<account>   hash: R (all reserved), r:<name> (by one), h:<name> (of that for requests), t:<name> (spans)
+                          u:<name> (spans in which something is presumed)
     <prefix>d:<account>   sorted set: name, and until when its reservations live (ms)
     <prefix>n:<name>      set: accounts in which a replica has reservations, or something presumed
     <prefix>s:<account>:<window><start>  hash: "" (spent by all), <name> (by one), p:<name> (presumed of one)
@@ -93,8 +94,15 @@ local function keep_reserved(account, name, lease_ms, spans)
   call('HSET', P .. 'a:' .. account, 't:' .. name, spans)
   call('SADD', P .. 'n:' .. name, account)
 end
+local function presume(account, window, start, name, amount)
+  local a, span = P .. 'a:' .. account, window .. start
+  local known = call('HGET', a, 'u:' .. name) or ''
+  if not string.find(known, span .. ' ', 1, true) then call('HSET', a, 'u:' .. name, known .. span .. ' ') end
+  add_spent(account, window, start, 'p:' .. name, amount)
+  call('SADD', P .. 'n:' .. name, account)
+end
 local function reap(account, now)
-  -- Nobody extended these: what was spare comes back, what requests had counts at its worst until its replica is back.
+  -- Nobody extended these: what was spare comes back, what requests had counts at its worst.
   for _, name in ipairs(call('ZRANGEBYSCORE', P .. 'd:' .. account, '-inf', text(now), 'LIMIT', 0, 16)) do
     local a = P .. 'a:' .. account
     local held = call('HGET', a, 'h:' .. name)
@@ -102,7 +110,7 @@ local function reap(account, now)
     call('HDEL', a, 'h:' .. name)
     if held and held ~= '0' then
       for place, start in ipairs(spans_of(account, name)) do
-        add_spent(account, WINDOWS[place], start, 'p:' .. name, held)
+        presume(account, WINDOWS[place], start, name, held)
       end
     end
     call('HDEL', P .. 'm:' .. name, 'gen')
@@ -136,29 +144,45 @@ if not epoch[1] or epoch[2] ~= ARGV[4] then
 end
 call('HSET', m, 'boot', ARGV[2], 'gen', ARGV[3], 'alive', text(now))
 call('HDEL', m, 'epoch')
-return {'ok', epoch[1], call('SMEMBERS', P .. 'n:' .. ARGV[1])}
+return {'ok', epoch[1], call('SMEMBERS', P .. 'n:' .. ARGV[1]), known[1] and known[1] ~= ARGV[2] and 1 or 0}
 """
 REGISTER: Final = """
--- epoch, name, boot, gen, lease_ms, then by account: id, reserved, held, spans, count, (window, start, spent) each.
+-- epoch, name, boot, gen, lease_ms, heir, then by account: id, reserved, kept, spans, count, (window, start, spent).
+-- An heir speaks for a process that was killed. What that one had sent counts at its worst, as nobody will ever know:
+-- what the heir's ledger made of it is in what it says was spent, and the rest is presumed.
 if is_fenced() then return {'fence'} end
-local name, at = ARGV[2], 6
+local name, heir, at = ARGV[2], ARGV[6] == '1', 7
 while ARGV[at] do
-  local account, reserved, held, spans = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local account, reserved, kept, spans = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local a = P .. 'a:' .. account
+  local carried, before = {}, {}
+  local held = call('HGET', a, 'h:' .. name)
   for place, start in ipairs(spans_of(account, name)) do
-    drop_spent(span_key(account, WINDOWS[place], start), 'p:' .. name)
+    if heir and held then carried[WINDOWS[place] .. start] = tonumber(held) end
+  end
+  for span in string.gmatch(call('HGET', a, 'u:' .. name) or '', '%S+') do
+    local key = P .. 's:' .. account .. ':' .. span
+    local known = call('HGET', key, 'p:' .. name)
+    drop_spent(key, 'p:' .. name)
+    if heir and known then carried[span] = (carried[span] or 0) + tonumber(known) end
+  end
+  for span in pairs(carried) do
+    before[span] = tonumber(call('HGET', P .. 's:' .. account .. ':' .. span, name) or '0')
   end
   drop_reserved(account, name)
-  call('HDEL', a, 'h:' .. name, 't:' .. name)
+  call('HDEL', a, 'h:' .. name, 't:' .. name, 'u:' .. name)
+  call('SREM', P .. 'n:' .. name, account)
   if reserved ~= '0' then
     call('HINCRBY', a, 'R', reserved)
-    call('HSET', a, 'r:' .. name, reserved, 'h:' .. name, held)
+    call('HSET', a, 'r:' .. name, reserved, 'h:' .. name, kept)
     keep_reserved(account, name, tonumber(ARGV[5]), spans)
-  else
-    call('SREM', P .. 'n:' .. name, account)
   end
   local last = at + 4 + 3 * tonumber(ARGV[at + 4])
   for one = at + 5, last, 3 do set_spent(account, ARGV[one], ARGV[one + 1], name, ARGV[one + 2]) end
+  for span, amount in pairs(carried) do
+    local since = tonumber(call('HGET', P .. 's:' .. account .. ':' .. span, name) or '0') - before[span]
+    if amount > since then presume(account, span:sub(1, 1), span:sub(2), name, text(amount - math.max(0, since))) end
+  end
   at = last + 1
 end
 return {'ok'}
@@ -247,7 +271,7 @@ while ARGV[at] do
   else
     drop_reserved(account, name)
     call('HDEL', a, 'h:' .. name, 't:' .. name)
-    call('SREM', P .. 'n:' .. name, account)
+    if call('HEXISTS', a, 'u:' .. name) == 0 then call('SREM', P .. 'n:' .. name, account) end
   end
   local last = at + 4 + 3 * tonumber(ARGV[at + 4])
   for one = at + 5, last, 3 do add_spent(account, ARGV[one], ARGV[one + 1], name, ARGV[one + 2]) end
