@@ -121,7 +121,8 @@ def wait_ready(port: int) -> None:
 def test_configurations_load(block: Block, folder, tmp_path):
     path = tmp_path / "providers.yaml"
     path.write_text(block.text.replace("/etc/mixgate/", f"{folder}/"))
-    catalogue = load(path, {"MIXGATE_CLIENT_KEY": CLIENT_KEY})
+    named = {name: f"{name.lower()}-0123456789" for name in re.findall(r"env:(\w+)", block.text)}
+    catalogue = load(path, named | {"MIXGATE_CLIENT_KEY": CLIENT_KEY})
     assert catalogue.endpoints
 
 
