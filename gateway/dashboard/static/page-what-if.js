@@ -8,7 +8,7 @@ import { table } from "./table.js";
 
 const WORDS = {
   on: (name) => `All on ${name}`,
-  policy: (name) => `Under the policy ${name}`,
+  policy: (name) => `Under the policy ${name.replaceAll("_", " ")}`,
   no_cache: () => "Without any cache",
   priciest: () => "Always the priciest that fits",
   cheapest: () => "Always the cheapest that fits",
@@ -50,11 +50,11 @@ async function answers(parameters) {
         columns: [
           { title: "If", wide: true, show: (line) => (WORDS[line.kind] ? WORDS[line.kind](line.name) : `${line.kind} ${line.name}`) },
           { title: "Would have cost", number: true, show: (line) => usd(line.would_have_usd, decimals), hint: (line) => exactUsd(line.would_have_usd) },
-          { title: "Cost in truth", number: true, show: (line) => usd(line.as_was_usd, decimals), hint: (line) => exactUsd(line.as_was_usd) },
+          { title: "Cost in truth", number: true, hide: "phone", show: (line) => usd(line.as_was_usd, decimals), hint: (line) => exactUsd(line.as_was_usd) },
           { title: "Difference", number: true, show: (line) => difference(line, decimals), hint: (line) => exactUsd(line.difference_usd) },
           { title: "Requests", number: true, show: (line) => count(line.requests) },
           { title: "Billed, priced, estimated", number: true, hide: "phone", show: (line) => [line.from_ledger, line.priced, line.estimated].map(count).join(" / ") },
-          { title: "Cannot be told", wide: true, show: leftOut },
+          { title: "Cannot be told", wide: true, hide: "phone", show: leftOut },
         ],
       })),
     answer.caveats.length ? card("What these figures cannot know", { wide: true }, el("ul", { class: "caveats" }, answer.caveats.map((words) => el("li", {}, words)))) : null,
