@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import os
+import signal
 import sqlite3
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 from aiohttp import web
 
@@ -282,3 +285,21 @@ async def test_an_answer_that_is_too_long_to_be_held_reaches_everybody_and_is_no
     assert all(told(one)[0] == {0: text} for one in (*answers, later))
     assert status(later) == "MISS"
     assert len(provider.requests) <= 4
+
+
+async def test_when_the_gateway_is_stopped_all_who_share_an_answer_are_told(tmp_path):
+    gate = Gate()
+    async with fake_provider(gate.in_the_middle("one two three")) as provider:
+        async with running_gateway(openai_config(provider.base_url), tmp_path, drain_s=0.3) as on:
+            async with httpx.AsyncClient(base_url=on.url, timeout=60, trust_env=False) as client:
+                streams = [asyncio.create_task(client.post(PATH, json=chat(stream=True), headers=ON)) for _ in range(3)]
+                wholes = [asyncio.create_task(client.post(PATH, json=chat("whole"), headers=ON)) for _ in range(3)]
+                await listening(on, 6)
+                await gate.came.wait()
+                os.kill(os.getpid(), signal.SIGTERM)
+                streamed, whole = await asyncio.gather(*streams), await asyncio.gather(*wholes)
+            assert not flights(on)
+        gate.open.set()
+    assert [one.json()["error"]["code"] for one in whole] == ["server_shutdown"] * 3
+    assert all('"code":"server_shutdown"' in one.text for one in streamed)
+    assert len(provider.requests) == 2
