@@ -3,7 +3,7 @@
 import re
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,17 +16,19 @@ from gateway.ledger.costs import Tariff, read_tariff
 from gateway.routing.table import Table
 from gateway.state.blocks import records
 from gateway.state.cache_rows import read_cache_rows
-from gateway.state.entries import Entry
+from gateway.state.entries import ENTRY_COLUMNS, Entry
 from gateway.state.errors import translate
 from gateway.state.ledger_reader import PAGE_MAX, By, Filter, LedgerReader
 from gateway.state.ledger_rows import HOUR_US
 
 BLOCKS_MAX: Final = 32
 """Blocks of records that are held unpacked."""
-BOUND_MAX: Final = 500
-"""Values of one statement."""
+SPAN_MAX: Final = 4 * PAGE_MAX
+"""Rows of the requests of one page, where they are looked for all at once."""
 HOURS_MAX: Final = 1_000_000
 """Sums of one report over time: names times hours."""
+_STREAM: Final = ENTRY_COLUMNS.index("stream")
+_SELECT: Final = f"SELECT entry, {', '.join(ENTRY_COLUMNS)} FROM entry WHERE"  # noqa: S608 # our names
 _NUMBER: Final = re.compile(r"(.+)/(\d{1,9})", re.ASCII | re.DOTALL)
 
 
@@ -40,12 +42,14 @@ class Request(Struct, frozen=True, gc=False):
     """Rows that were read before it."""
 
 
-class NumberedPage(Struct, frozen=True):
-    """Some rows with their numbers, newest first."""
+class Row(Struct, frozen=True, gc=False):
+    """One Attempt, and where it is."""
 
-    entries: list[tuple[int, Entry]]
-    before: int | None
-    """What the next page is asked for with; None: there are no more."""
+    place: int
+    """Of the row in the ledger: later ones are larger."""
+    number: int
+    """Of the Attempt in its request, from 1."""
+    entry: Entry
 
 
 class ReportReader(LedgerReader):
@@ -75,9 +79,10 @@ class ReportReader(LedgerReader):
         read = 0
         while read < rows_max:
             page = self.entries(wanted, before=before, count=min(PAGE_MAX, rows_max - read))
+            requests = self.requests_of(page.entries)
             for entry in page.entries:
                 name, _ = split_id(entry.attempt_id)
-                attempts = [one for one in self.find_entries(name) if is_wanted(one, wanted)]
+                attempts = [one.entry for one in requests[name] if is_wanted(one.entry, wanted)]
                 # Its Attempts lie anywhere: it comes up at the first of those that are wanted.
                 if attempts and attempts[0].attempt_id == entry.attempt_id:
                     yield Request(name, tuple(attempts), read)
@@ -86,20 +91,34 @@ class ReportReader(LedgerReader):
                 return
             before = page.before
 
-    def numbered_entries(self, wanted: Filter, *, before: int | None, count: int) -> "NumberedPage":
-        """As `entries`, each row with its number.
+    def requests_of(self, entries: Sequence[Entry]) -> dict[str, list[Row]]:
+        """All rows of the requests that these rows are of, by generation id, in the order of their Attempts.
 
         Raises:
             StoreError: The store cannot be read.
         """
-        page = self.entries(wanted, before=before, count=count)
-        ids = [entry.attempt_id for entry in page.entries]
-        places: dict[str, int] = {}
-        for start in range(0, len(ids), BOUND_MAX):
-            some = ids[start : start + BOUND_MAX]
-            marks = ", ".join("?" * len(some))
-            places.update(self._rows(f"SELECT attempt_id, entry FROM entry WHERE attempt_id IN ({marks})", some))  # noqa: S608 # bound
-        return NumberedPage([(places[entry.attempt_id], entry) for entry in page.entries], page.before)
+        found: dict[str, list[Row]] = {split_id(entry.attempt_id)[0]: [] for entry in entries}
+        if not found:
+            return found
+        # Rows that lie together are of requests that began together, so one span of the index has them all.
+        rows = self._rows(
+            f"{_SELECT} attempt_id > ? AND attempt_id < ? LIMIT ?", (*_span(min(found), max(found)), SPAN_MAX)
+        )
+        if len(rows) == SPAN_MAX:
+            rows = [
+                row
+                for name in found
+                for row in self._rows(f"{_SELECT} attempt_id > ? AND attempt_id < ?", _span(name, name))
+            ]
+        for place, *values in rows:
+            values[_STREAM] = bool(values[_STREAM])
+            entry = Entry(*values)
+            name, number = split_id(entry.attempt_id)
+            if name in found:
+                found[name].append(Row(place, number, entry))
+        for attempts in found.values():
+            attempts.sort(key=_number_of)
+        return found
 
     def record(self, generation_id: str) -> Record | None:
         """The decision record of a request; None where it is not kept, or of another version.
@@ -182,6 +201,15 @@ class ReportReader(LedgerReader):
         rows = self._rows("SELECT data FROM decision_block WHERE block = ?", (block,))
         found = self._blocks[block] = dict(records(rows[0][0])) if rows else {}
         return found
+
+
+def _span(first: str, last: str) -> tuple[str, str]:
+    """What the ids of Attempts of these requests, and of those between them, lie between."""
+    return f"{first}/", f"{last}0"  # 0 is the character behind the slash
+
+
+def _number_of(row: Row) -> int:
+    return row.number
 
 
 def split_id(attempt_id: str) -> tuple[str, int]:

@@ -7,7 +7,7 @@ from typing import Final
 from msgspec import Struct
 
 from gateway.explain.record import Record
-from gateway.reports.reader import ReportReader, is_wanted, split_id
+from gateway.reports.reader import ReportReader, Row, is_wanted, split_id
 from gateway.state.entries import Entry
 from gateway.state.ledger_reader import PAGE_MAX, Filter
 
@@ -85,27 +85,28 @@ def read_requests(reader: ReportReader, wanted: Wanted, *, before: int | None = 
     lines: list[RequestLine] = []
     scanned = 0
     while scanned < SCANNED_ROWS_MAX:
-        # One row at a time has its place; a page only knows where it ends.
-        page = reader.numbered_entries(wanted.rows, before=before, count=PAGE_MAX)
-        for place, entry in page.entries:
+        page = reader.entries(wanted.rows, before=before, count=PAGE_MAX)
+        requests = reader.requests_of(page.entries)
+        for entry in page.entries:
             scanned += 1
-            line = _line(reader, wanted, place, entry)
+            line = _line(reader, wanted, entry, requests[split_id(entry.attempt_id)[0]])
             if line is not None:
                 lines.append(line)
                 if len(lines) >= count:
-                    return RequestPage(tuple(lines), place)
+                    return RequestPage(tuple(lines), line.place)
         if page.before is None:
             return RequestPage(tuple(lines), None)
         before = page.before
     return RequestPage(tuple(lines), before)
 
 
-def _line(reader: ReportReader, wanted: Wanted, place: int, entry: Entry) -> RequestLine | None:
+def _line(reader: ReportReader, wanted: Wanted, entry: Entry, rows: Sequence[Row]) -> RequestLine | None:
     """The line that stands at this row; None where the request is not wanted, or stands at another of its rows."""
     name, number = split_id(entry.attempt_id)
-    attempts = [*reader.find_entries(name)]
-    if any(split_id(one.attempt_id)[1] > number for one in attempts if is_wanted(one, wanted.rows)):
+    if any(one.number > number for one in rows if is_wanted(one.entry, wanted.rows)):
         return None
+    place = next(one.place for one in rows if one.number == number)
+    attempts = [one.entry for one in rows]
     last = final_of(attempts)
     cost = sum(one.cost_in_nusd or 0 for one in attempts)
     failed_over = last.outcome == "ok" and any(one.outcome == "failed" for one in attempts)
