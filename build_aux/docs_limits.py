@@ -68,6 +68,11 @@ SECTIONS = (
         ("gateway/keys/", "gateway/access.py", "gateway/payment.py", "gateway/bill.py"),
     ),
     (
+        "Several gateways",
+        "What they share over a Redis; see [how](../how-to/run-several-gateways.md).",
+        ("gateway/sharing/",),
+    ),
+    (
         "What is kept",
         "`mixgate.db` and the journal of the ledger in MIXGATE_HOME.",
         ("gateway/state/", "gateway/explain/", "gateway/ledger/"),

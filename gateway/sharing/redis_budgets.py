@@ -31,7 +31,7 @@ RACES_MAX: Final = 5
 """How often it is worked out anew, because others were faster."""
 SPARE_REQUESTS: Final = 8
 """How many requests like this one a spare is for."""
-SPARE_SHARE: Final = 64
+SPARE_PARTS: Final = 64
 """A spare is at most one of so many parts of what is left."""
 LIVES: Final = "what this client key may still spend cannot be asked for now; ask again in a moment"
 
@@ -138,7 +138,7 @@ class RedisBudgets:
                 left = None  # it would be less than was asked for: be sure first
                 continue
             assert afforded is not None  # noqa: S101 (see above)
-            spare = min(SPARE_REQUESTS * afforded.amount_in_nusd, left // SPARE_SHARE)
+            spare = min(SPARE_REQUESTS * afforded.amount_in_nusd, left // SPARE_PARTS)
             spare -= 0 if (had := self.spares.get(key_id)) is None else had.amount_in_nusd
             ask = await self._ask(key_id, afforded.amount_in_nusd, max(0, spare), unix_s)
             states = ask.states
@@ -233,7 +233,7 @@ class RedisBudgets:
     async def _send(self, ask: _Ask, unix_s: float) -> list[Any]:
         """Send it. What becomes of it is booked when the answer comes, whoever still waits for it."""
         starts = self.purse.starts(unix_s)
-        words: list[Word] = [str(ask.amount), str(ask.spare), SPARE_SHARE, self.lease_ms, *map(str, starts)]
+        words: list[Word] = [str(ask.amount), str(ask.spare), SPARE_PARTS, self.lease_ms, *map(str, starts)]
         for record in self._chain_of(ask.key_id):
             limits = record.limits
             budgets = limits.day_in_nusd, limits.week_in_nusd, limits.month_in_nusd, limits.ever_in_nusd
