@@ -1,6 +1,7 @@
 """Client keys in a running gateway, put together: read at start, changed through its store, spending by its ledger."""
 
 import asyncio
+import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -63,6 +64,10 @@ class Access:
         self.office = KeyOffice(self.ring, self._secrets.pepper, self._save, _unix_us)
         self.desk = KeyDesk(self.office, self.purse, time.time, lambda: read_last_used(self._path, time.time()))
         self.routes = KeyRoutes(self.desk)
+
+    def secret_for(self, purpose: str) -> bytes:
+        """A secret of its own for something, the same in all processes that share this one's."""
+        return hmac.digest(self._secrets.pepper, purpose.encode(), "sha256")
 
     def authenticator(self, settings: GatewaySettings) -> Authenticator:
         """Who is let in under these settings.

@@ -233,6 +233,8 @@ class Gateway:
             spending=self.access.purse,
             unix_s=time.time,
             monotonic_s=time.monotonic,
+            shelf=None if self.store.status().kind == "memory" else self.store.answers,
+            seal=self.access.secret_for("mixgate: sessions of the dashboard, 1"),
         )
 
     def _upstreams(self, catalogue: Catalogue) -> dict[str, Upstream]:

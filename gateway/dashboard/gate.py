@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from gateway.dashboard.errors import SignInFailedError, SignInRequiredError, TooManySignInsError
 from gateway.dashboard.roles import Role
-from gateway.dashboard.sessions import SESSION_S, Session, Sessions, Tries, is_same
+from gateway.dashboard.sessions import SESSION_S, Moment, OwnSessions, Session, Sessions, Tries, is_same
 from gateway.dashboard.sources import Door, Scope
 from gateway.errors import ForbiddenError
 
@@ -64,6 +64,7 @@ class Gate:
         door: The rules of now.
         monotonic_s: A clock that never goes back.
         unix_s: The wall clock.
+        sessions: Where sign-ins are kept; None: here.
     """
 
     def __init__(
@@ -71,11 +72,12 @@ class Gate:
         door: Callable[[], Door],
         monotonic_s: Callable[[], float],
         unix_s: Callable[[], float],
+        sessions: Sessions | None = None,
     ) -> None:
         self._door = door
         self._now_s = monotonic_s
         self._unix_s = unix_s
-        self._sessions = Sessions()
+        self._sessions: Sessions = OwnSessions() if sessions is None else sessions
         self._tries = Tries()
 
     def check_host(self, scope: Scope) -> None:
@@ -86,7 +88,7 @@ class Gate:
         """
         self._door().check_host(scope)
 
-    def admit(self, scope: Scope) -> Visitor:
+    async def admit(self, scope: Scope) -> Visitor:
         """Who asks.
 
         Raises:
@@ -94,14 +96,14 @@ class Gate:
             ForbiddenError: Another site's page, or somebody who cannot sign in from there.
         """
         _check_own_page(scope)
-        standing = self._standing(scope)
+        standing = await self._standing(scope)
         if standing.visitor is None:
             if standing.how == "refused":
                 raise ForbiddenError(standing.why or _NOBODY_CAN)
             raise SignInRequiredError("Sign in with the admin token or the viewer token.")
         return standing.visitor
 
-    def session(self, scope: Scope) -> dict[str, Any]:
+    async def session(self, scope: Scope) -> dict[str, Any]:
         """What the page is told of who looks at it.
 
         Raises:
@@ -109,11 +111,11 @@ class Gate:
         """
         _check_own_page(scope)
         try:
-            return self._shown(self._standing(scope))
+            return self._shown(await self._standing(scope))
         except ForbiddenError as error:
             return self._shown(Standing(None, "refused", error.message))
 
-    def sign_in(self, scope: Scope, token: str) -> tuple[dict[str, Any], bytes]:
+    async def sign_in(self, scope: Scope, token: str) -> tuple[dict[str, Any], bytes]:
         """Exchange a token for a session. Gives what the page is told, and a Set-Cookie.
 
         Raises:
@@ -124,17 +126,20 @@ class Gate:
         self.check_change(scope)
         if not self._is_private(scope):
             raise ForbiddenError(_PLAIN_HTTP)
-        now_s = self._now_s()
-        wait_s = self._tries.wait_s(_group(_address(scope)), now_s)
+        moment = self._moment()
+        wait_s = self._tries.wait_s(_group(_address(scope)), moment.now_s)
         if wait_s is not None:
             raise TooManySignInsError("Too many tries from this address; wait a minute.", retry_after_s=wait_s)
         digest, role = self._judge(scope, token)
         if role is None:
             raise SignInFailedError("This token is not known here.")
-        name, session = self._sessions.begin(role, digest, now_s, instead_of=self._cookie(scope))
+        before = self._cookie(scope)
+        if before is not None:
+            await self._sessions.end(before)
+        name, session = await self._sessions.begin(role, digest, moment)
         return self._shown(Standing(Visitor(role, session), "token")), self._set_cookie(scope, name, int(SESSION_S))
 
-    def sign_out(self, scope: Scope) -> bytes:
+    async def sign_out(self, scope: Scope) -> bytes:
         """End a session. Gives a Set-Cookie.
 
         Raises:
@@ -142,13 +147,13 @@ class Gate:
             SignInRequiredError: Nobody is signed in.
         """
         self.check_change(scope)
-        visitor = self.admit(scope)
+        visitor = await self.admit(scope)
         sent: bytes = scope[FIELDS].get(CSRF_HEADER, b"")
         if visitor.session is not None and not is_same(sent.decode("latin-1"), visitor.session.csrf):
             raise ForbiddenError("The CSRF token is missing or not this session's: send x-mixgate-csrf.")
         cookie = self._cookie(scope)
         if cookie is not None:
-            self._sessions.end(cookie)
+            await self._sessions.end(cookie)
         return self._set_cookie(scope, "", 0)
 
     def check_change(self, scope: Scope) -> None:
@@ -167,7 +172,7 @@ class Gate:
         elif fields.get(b"sec-fetch-site") != b"same-origin":
             raise ForbiddenError("A change must say where it comes from: send Origin.")
 
-    def _standing(self, scope: Scope) -> Standing:
+    async def _standing(self, scope: Scope) -> Standing:
         door = self._door()
         if door.is_open_to(scope):
             return Standing(Visitor("admin"), "open")
@@ -177,11 +182,11 @@ class Gate:
         if not self._is_private(scope):
             return Standing(None, "refused", _PLAIN_HTTP)
         cookie = self._cookie(scope)
-        session = None if cookie is None else self._sessions.find(cookie, self._now_s())
+        session = None if cookie is None else await self._sessions.find(cookie, self._moment())
         if cookie is None or session is None:
             return Standing(None, "token")
         if (session.credential, session.role) not in tokens:
-            self._sessions.end(cookie)  # the token was taken back, or is good elsewhere only
+            await self._sessions.end(cookie)  # the token was taken back, or is good elsewhere only
             return Standing(None, "token")
         return Standing(Visitor(session.role, session), "token")
 
@@ -208,9 +213,12 @@ class Gate:
         }
 
     def _ends(self, session: Session) -> str:
-        left_s = session.began_s + SESSION_S - self._now_s()
-        moment = datetime.fromtimestamp(self._unix_s(), UTC) + timedelta(seconds=left_s)
-        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = self._moment()
+        end = datetime.fromtimestamp(now.unix_s, UTC) + timedelta(seconds=self._sessions.left_s(session, now))
+        return end.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def _moment(self) -> Moment:
+        return Moment(self._now_s(), self._unix_s())
 
     def _is_private(self, scope: Scope) -> bool:
         """Whether nobody between the browser and us can listen."""

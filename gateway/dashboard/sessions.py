@@ -1,14 +1,16 @@
-"""Who is signed in, and how often an address may try. In memory: a restart signs everybody out."""
+"""Who is signed in, in this process or in all that share their state, and how often an address may try."""
 
 import hmac
 import secrets
 from collections import OrderedDict, deque
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from gateway.dashboard.roles import Role
+from gateway.dashboard.sources import Shelf
 
 SESSIONS_MAX: Final = 256
 """People signed in at the same time; one more signs out whoever has been idle longest."""
@@ -22,10 +24,23 @@ TRIES_WINDOW_S: Final = 60.0
 PEERS_MAX: Final = 4096
 """Addresses whose tries are remembered."""
 TOKEN_BYTES: Final = 32
+SEEN_EVERY_S: Final = 60.0
+"""How exactly it is shared when somebody was last seen."""
+MARK_BYTES: Final = 32
+TENANT: Final = "dashboard sessions"
+"""Apart from all else on the shelf."""
+
+
+class Moment(NamedTuple):
+    """Now, by both clocks."""
+
+    now_s: float
+    """The monotonic one."""
+    unix_s: float
 
 
 class Session(Struct):
-    """One sign-in."""
+    """One sign-in. Times are by the clock of whoever keeps it."""
 
     role: Role
     credential: bytes
@@ -34,53 +49,138 @@ class Session(Struct):
     began_s: float
     seen_s: float
 
+    def is_over(self, now_s: float) -> bool:
+        """Whether it has lasted, or been idle, too long."""
+        return now_s >= self.began_s + SESSION_S or now_s >= self.seen_s + IDLE_S
 
-class Sessions:
-    """All sign-ins of this process."""
 
-    def __init__(self) -> None:
-        # The one that was idle longest comes first. Kept by digest: what is in memory opens nothing.
-        self._by_digest: OrderedDict[bytes, Session] = OrderedDict()
+class Sessions(Protocol):
+    """All sign-ins. Clocks are passed in: `now_s` is monotonic, `unix_s` the wall clock."""
 
-    def begin(
-        self, role: Role, credential: bytes, now_s: float, *, instead_of: str | None = None
-    ) -> tuple[str, Session]:
+    async def begin(self, role: Role, credential: bytes, moment: Moment) -> tuple[str, Session]:
         """Sign somebody in. Gives what the cookie holds, always new, and the session.
 
         Args:
             role: What they may see.
             credential: Digest of the token.
-            now_s: The monotonic clock.
-            instead_of: The cookie that came with it, which is good no longer.
+            moment: Now.
         """
-        if instead_of is not None:
-            self.end(instead_of)
-        name = secrets.token_urlsafe(TOKEN_BYTES)
-        session = Session(role, credential, secrets.token_urlsafe(TOKEN_BYTES), now_s, now_s)
+        ...
+
+    async def find(self, name: str, moment: Moment) -> Session | None:
+        """Whose cookie this is; None where it is nobody's any more. Counts as a request of theirs."""
+        ...
+
+    async def end(self, name: str) -> None:
+        """Sign somebody out. Idempotent."""
+        ...
+
+    def left_s(self, session: Session, moment: Moment) -> float:
+        """How long it lasts at most."""
+        ...
+
+
+class OwnSessions:
+    """Those of this process, in its memory: a restart signs everybody out."""
+
+    def __init__(self) -> None:
+        # The one that was idle longest comes first. Kept by digest: what is in memory opens nothing.
+        self._by_digest: OrderedDict[bytes, Session] = OrderedDict()
+
+    async def begin(self, role: Role, credential: bytes, moment: Moment) -> tuple[str, Session]:
+        """As `Sessions`."""
+        name, session = _new(role, credential, moment.now_s)
         self._by_digest[_digest(name)] = session
         while len(self._by_digest) > SESSIONS_MAX:
             self._by_digest.popitem(last=False)
         return name, session
 
-    def find(self, name: str, now_s: float) -> Session | None:
-        """Whose cookie this is; None where it is nobody's any more. Counts as a request of theirs."""
+    async def find(self, name: str, moment: Moment) -> Session | None:
+        """As `Sessions`."""
         digest = _digest(name)
         session = self._by_digest.get(digest)
         if session is None:
             return None
-        if now_s >= session.began_s + SESSION_S or now_s >= session.seen_s + IDLE_S:
+        if session.is_over(moment.now_s):
             del self._by_digest[digest]
             return None
-        session.seen_s = now_s
+        session.seen_s = moment.now_s
         self._by_digest.move_to_end(digest)
         return session
 
-    def end(self, name: str) -> None:
-        """Sign somebody out. Idempotent."""
+    async def end(self, name: str) -> None:
+        """As `Sessions`."""
         self._by_digest.pop(_digest(name), None)
+
+    def left_s(self, session: Session, moment: Moment) -> float:
+        """How long it lasts at most."""
+        return session.began_s + SESSION_S - moment.now_s
 
     def __len__(self) -> int:
         return len(self._by_digest)
+
+
+class SharedSessions:
+    """Those of all processes that share a shelf. Each is sealed: whoever can write there cannot make one.
+
+    Args:
+        shelf: Where they are.
+        seal: A secret of the processes.
+    """
+
+    def __init__(self, shelf: Shelf, seal: bytes) -> None:
+        self._shelf = shelf
+        self._seal = seal
+
+    async def begin(self, role: Role, credential: bytes, moment: Moment) -> tuple[str, Session]:
+        """As `Sessions`."""
+        name, session = _new(role, credential, moment.unix_s)
+        self._keep(_digest(name).hex(), session, moment.unix_s)
+        return name, session
+
+    async def find(self, name: str, moment: Moment) -> Session | None:
+        """As `Sessions`."""
+        digest = _digest(name).hex()
+        data = await self._shelf.get(TENANT, digest, moment.unix_s)
+        session = None if data is None else self._open(digest, data)
+        if session is None or session.is_over(moment.unix_s):
+            return None
+        if moment.unix_s >= session.seen_s + SEEN_EVERY_S:
+            session.seen_s = moment.unix_s
+            self._keep(digest, session, moment.unix_s)
+        return session
+
+    async def end(self, name: str) -> None:
+        """As `Sessions`."""
+        self._shelf.drop(TENANT, _digest(name).hex())
+
+    def left_s(self, session: Session, moment: Moment) -> float:
+        """How long it lasts at most."""
+        return session.began_s + SESSION_S - moment.unix_s
+
+    def _keep(self, digest: str, session: Session, unix_s: float) -> None:
+        data = _encode(session)
+        ttl_s = min(IDLE_S, max(1.0, session.began_s + SESSION_S - unix_s))
+        self._shelf.put(TENANT, digest, self._mark(digest, data) + data, ttl_s, unix_s)
+
+    def _open(self, digest: str, kept: bytes) -> Session | None:
+        mark, data = kept[:MARK_BYTES], kept[MARK_BYTES:]
+        if not hmac.compare_digest(mark, self._mark(digest, data)):
+            return None
+        try:
+            return _decode(data)
+        except msgspec.DecodeError:
+            return None  # of another version
+
+    def _mark(self, digest: str, data: bytes) -> bytes:
+        return hmac.digest(self._seal, digest.encode() + data, "sha256")
+
+
+def _new(role: Role, credential: bytes, now_s: float) -> tuple[str, Session]:
+    """A cookie that nobody can guess, and its session."""
+    return secrets.token_urlsafe(TOKEN_BYTES), Session(
+        role, credential, secrets.token_urlsafe(TOKEN_BYTES), now_s, now_s
+    )
 
 
 def is_same(one: str, other: str) -> bool:
@@ -108,3 +208,7 @@ class Tries:
 
 def _digest(name: str) -> bytes:
     return sha256(name.encode("utf-8", "replace")).digest()
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(Session).decode

@@ -28,6 +28,7 @@ from gateway.dashboard.fleet_views import budgets_table, live_table, look, price
 from gateway.dashboard.gate import FIELDS, Gate
 from gateway.dashboard.jobs import CHART, Job, Seen
 from gateway.dashboard.query import Query
+from gateway.dashboard.sessions import SharedSessions
 from gateway.dashboard.sources import Receive, Sources
 from gateway.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, PayloadTooLargeError
 from providers.errors import MixgateError
@@ -52,7 +53,8 @@ class Dashboard:
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
-        self._gate = Gate(sources.door, sources.monotonic_s, sources.unix_s)
+        sessions = None if sources.shelf is None else SharedSessions(sources.shelf, sources.seal)
+        self._gate = Gate(sources.door, sources.monotonic_s, sources.unix_s, sessions)
         self._aside = Aside(sources.path)
         self._assets: Assets | None = None
         self._posts = {"sign-in": self._sign_in, "sign-out": self._sign_out, "chart": self._chart}
@@ -122,17 +124,17 @@ class Dashboard:
             token = msgspec.json.decode(body, type=dict[str, str]).get("token", "")
         except msgspec.DecodeError as error:
             raise InvalidRequestError(f'send {{"token": "..."}}: {error}') from error
-        shown, cookie = self._gate.sign_in(scope, token)
+        shown, cookie = await self._gate.sign_in(scope, token)
         _log.info("somebody signed in to the dashboard as %s", shown["role"])
         return json_reply(shown, headers=((b"set-cookie", cookie),))
 
     async def _sign_out(self, scope: Scope, _receive: Receive) -> Reply:
-        cookie = self._gate.sign_out(scope)
+        cookie = await self._gate.sign_out(scope)
         return Reply(b"", status=_NOTHING, headers=(NO_STORE, (b"set-cookie", cookie)))
 
     async def _chart(self, scope: Scope, receive: Receive) -> Reply:
         self._gate.check_change(scope)
-        self._gate.admit(scope)
+        await self._gate.admit(scope)
         body = await _read_json(scope, receive, CHART_MAX_BYTES)
         return await self._aside.ask(Job(number=0, what=CHART, body=body))
 
@@ -140,8 +142,8 @@ class Dashboard:
 
     async def _look_up(self, name: str, scope: Scope) -> Reply:
         if name == "session":
-            return json_reply(self._gate.session(scope))
-        visitor = self._gate.admit(scope)
+            return json_reply(await self._gate.session(scope))
+        visitor = await self._gate.admit(scope)
         text, unix_s = bytes(scope["query_string"]), self._sources.unix_s()
         table = self._tables.get(name)
         if table is not None:

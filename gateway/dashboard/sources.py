@@ -63,6 +63,14 @@ class Spending(Protocol):
         ...
 
 
+class Shelf(Protocol):
+    """What several processes share: bytes by name, for a time. `Answers` of a StateStore."""
+
+    async def get(self, tenant: str, digest: str, unix_s: float) -> bytes | None: ...  # noqa: D102
+    def put(self, tenant: str, digest: str, data: bytes, ttl_s: float, unix_s: float) -> None: ...  # noqa: D102
+    def drop(self, tenant: str, digest: str) -> None: ...  # noqa: D102
+
+
 class Sources(Struct, frozen=True, kw_only=True):
     """What the dashboard shows, of the gateway that it belongs to."""
 
@@ -78,6 +86,10 @@ class Sources(Struct, frozen=True, kw_only=True):
     spending: Spending
     unix_s: Callable[[], float]
     monotonic_s: Callable[[], float]
+    shelf: Shelf | None = None
+    """Where several processes keep who is signed in; None: there is but this one."""
+    seal: bytes = b""
+    """A secret of theirs."""
 
 
 class Entrance:

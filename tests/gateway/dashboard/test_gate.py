@@ -6,7 +6,17 @@ import pytest
 
 from gateway.dashboard.errors import SignInFailedError, SignInRequiredError, TooManySignInsError
 from gateway.dashboard.gate import CSRF_HEADER, FIELDS, HOST, LOCAL_COOKIE, LOOPBACK, SECURE_COOKIE, Gate
-from gateway.dashboard.sessions import IDLE_S, PEERS_MAX, SESSION_S, SESSIONS_MAX, TRIES_MAX, Sessions, Tries
+from gateway.dashboard.sessions import (
+    IDLE_S,
+    PEERS_MAX,
+    SESSION_S,
+    SESSIONS_MAX,
+    TRIES_MAX,
+    Moment,
+    OwnSessions,
+    SharedSessions,
+    Tries,
+)
 from gateway.errors import ForbiddenError
 
 ADMIN, VIEWER = "an-admin-token", "a-viewer-token"
@@ -75,22 +85,22 @@ def cookie_of(set_cookie):
     return set_cookie.decode().partition(";")[0]
 
 
-def signed_in(gate, token=ADMIN, **more):
+async def signed_in(gate, token=ADMIN, **more):
     """What the page is told, and the Cookie header from then on."""
-    shown, set_cookie = gate.sign_in(asked(**more), token)
+    shown, set_cookie = await gate.sign_in(asked(**more), token)
     return shown, cookie_of(set_cookie)
 
 
-def test_a_token_becomes_a_session_of_its_role(gate):
+async def test_a_token_becomes_a_session_of_its_role(gate):
     for token, role in ((ADMIN, "admin"), (VIEWER, "viewer")):
-        shown, cookie = signed_in(gate, token)
+        shown, cookie = await signed_in(gate, token)
         assert (shown["signed_in"], shown["role"], shown["sign_in"]) == (True, role, "token")
-        assert gate.admit(scope(cookie=cookie)).role == role
+        assert (await gate.admit(scope(cookie=cookie))).role == role
         assert shown["expires_at"] == "2023-11-15T06:13:20Z"
 
 
-def test_the_cookie_is_out_of_reach_of_scripts_of_other_sites_and_of_plain_http(gate):
-    said = gate.sign_in(asked(), ADMIN)[1].decode()
+async def test_the_cookie_is_out_of_reach_of_scripts_of_other_sites_and_of_plain_http(gate):
+    said = (await gate.sign_in(asked(), ADMIN))[1].decode()
     assert said.startswith(f"{SECURE_COOKIE}=")
     assert SECURE_COOKIE.startswith("__Host-")
     for attribute in ("; Path=/;", "; Secure", "; HttpOnly", "; SameSite=Strict", "; Max-Age=28800"):
@@ -98,100 +108,100 @@ def test_the_cookie_is_out_of_reach_of_scripts_of_other_sites_and_of_plain_http(
     assert "Domain" not in said
 
 
-def test_over_plain_http_a_token_is_taken_from_this_machine_alone(gate):
+async def test_over_plain_http_a_token_is_taken_from_this_machine_alone(gate):
     plain = {"scheme": "http", "origin": "http://localhost", "host": "localhost"}
-    shown, cookie = signed_in(gate, loopback=True, **plain)
+    shown, cookie = await signed_in(gate, loopback=True, **plain)
     assert shown["signed_in"]
     assert cookie.startswith(f"{LOCAL_COOKIE}=")
     elsewhere = scope("http", origin="http://gate.example")
     with pytest.raises(ForbiddenError, match="plain http"):
-        gate.sign_in(elsewhere, ADMIN)
-    assert "plain http" in gate.session(elsewhere)["why"]
-    assert gate.session(elsewhere)["sign_in"] == "refused"
+        await gate.sign_in(elsewhere, ADMIN)
+    assert "plain http" in (await gate.session(elsewhere))["why"]
+    assert (await gate.session(elsewhere))["sign_in"] == "refused"
 
 
 @pytest.mark.parametrize(
     "more", [{"x_forwarded_for": "203.0.113.9"}, {"forwarded": "for=203.0.113.9"}, {"host": "gate.example"}]
 )
-def test_what_a_proxy_on_this_machine_sends_is_not_from_this_machine(gate, more):
+async def test_what_a_proxy_on_this_machine_sends_is_not_from_this_machine(gate, more):
     told = {"host": "localhost", "origin": "http://localhost"} | more
     told["origin"] = f"http://{told['host']}"
     with pytest.raises(ForbiddenError, match="plain http"):
-        gate.sign_in(scope("http", loopback=True, **told), ADMIN)
+        await gate.sign_in(scope("http", loopback=True, **told), ADMIN)
 
 
-def test_nobody_who_is_not_signed_in_is_let_in(gate):
+async def test_nobody_who_is_not_signed_in_is_let_in(gate):
     for cookie in ("", f"{SECURE_COOKIE}=", f"{SECURE_COOKIE}=made-up", "other=1"):
         with pytest.raises(SignInRequiredError):
-            gate.admit(scope(cookie=cookie))
+            await gate.admit(scope(cookie=cookie))
 
 
-def test_a_wrong_token_is_refused_and_makes_no_session(gate):
+async def test_a_wrong_token_is_refused_and_makes_no_session(gate):
     for token in ("", "wrong", ADMIN[:-1], ADMIN + "x", VIEWER.upper()):
         with pytest.raises(SignInFailedError):
-            gate.sign_in(asked(peer=f"192.0.2.{len(token)}"), token)
+            await gate.sign_in(asked(peer=f"192.0.2.{len(token)}"), token)
     assert len(gate._sessions) == 0
 
 
-def test_a_session_that_somebody_brought_along_is_never_taken_up(gate):
+async def test_a_session_that_somebody_brought_along_is_never_taken_up(gate):
     planted = f"{SECURE_COOKIE}=planted-by-somebody"
-    _, cookie = signed_in(gate, cookie=planted)
+    _, cookie = await signed_in(gate, cookie=planted)
     assert cookie != planted
     with pytest.raises(SignInRequiredError):
-        gate.admit(scope(cookie=planted))
+        await gate.admit(scope(cookie=planted))
 
 
-def test_signing_in_anew_ends_the_session_before(gate):
-    _, first = signed_in(gate)
-    _, second = signed_in(gate, cookie=first)
-    assert gate.admit(scope(cookie=second)).role == "admin"
+async def test_signing_in_anew_ends_the_session_before(gate):
+    _, first = await signed_in(gate)
+    _, second = await signed_in(gate, cookie=first)
+    assert (await gate.admit(scope(cookie=second))).role == "admin"
     with pytest.raises(SignInRequiredError):
-        gate.admit(scope(cookie=first))
+        await gate.admit(scope(cookie=first))
 
 
-def test_of_two_cookies_of_the_name_none_counts(gate):
-    _, cookie = signed_in(gate)
+async def test_of_two_cookies_of_the_name_none_counts(gate):
+    _, cookie = await signed_in(gate)
     with pytest.raises(SignInRequiredError):
-        gate.admit(scope(cookie=f"{cookie}; {SECURE_COOKIE}=planted"))
+        await gate.admit(scope(cookie=f"{cookie}; {SECURE_COOKIE}=planted"))
 
 
-def test_a_session_ends_after_eight_hours_and_after_half_an_hour_without_a_request(gate, clock):
-    _, cookie = signed_in(gate)
+async def test_a_session_ends_after_eight_hours_and_after_half_an_hour_without_a_request(gate, clock):
+    _, cookie = await signed_in(gate)
     clock.now_s += IDLE_S - 1
-    assert gate.admit(scope(cookie=cookie))
+    assert await gate.admit(scope(cookie=cookie))
     clock.now_s += IDLE_S
     with pytest.raises(SignInRequiredError):
-        gate.admit(scope(cookie=cookie))
-    _, cookie = signed_in(gate)
+        await gate.admit(scope(cookie=cookie))
+    _, cookie = await signed_in(gate)
     for _ in range(int(SESSION_S / (IDLE_S - 1))):
         clock.now_s += IDLE_S - 1
-        gate.admit(scope(cookie=cookie))
+        await gate.admit(scope(cookie=cookie))
     clock.now_s += IDLE_S - 1
     with pytest.raises(SignInRequiredError):
-        gate.admit(scope(cookie=cookie))
+        await gate.admit(scope(cookie=cookie))
 
 
-def test_a_token_that_was_taken_back_lets_nobody_in_any_more(gate, door):
-    _, admin = signed_in(gate)
-    _, viewer = signed_in(gate, VIEWER)
+async def test_a_token_that_was_taken_back_lets_nobody_in_any_more(gate, door):
+    _, admin = await signed_in(gate)
+    _, viewer = await signed_in(gate, VIEWER)
     door.tokens = ((VIEWER, "viewer"),)
-    assert gate.admit(scope(cookie=viewer)).role == "viewer"
+    assert (await gate.admit(scope(cookie=viewer))).role == "viewer"
     with pytest.raises(SignInRequiredError):
-        gate.admit(scope(cookie=admin))
+        await gate.admit(scope(cookie=admin))
 
 
-def test_signing_out_takes_the_sessions_own_token_and_ends_it(gate):
-    shown, cookie = signed_in(gate)
+async def test_signing_out_takes_the_sessions_own_token_and_ends_it(gate):
+    shown, cookie = await signed_in(gate)
     for wrong in ({}, {"x_mixgate_csrf": ""}, {"x_mixgate_csrf": "made-up"}):
         with pytest.raises(ForbiddenError, match="CSRF"):
-            gate.sign_out(asked(cookie=cookie, **wrong))
-    other, _ = signed_in(gate)
+            await gate.sign_out(asked(cookie=cookie, **wrong))
+    other, _ = await signed_in(gate)
     with pytest.raises(ForbiddenError, match="CSRF"):
-        gate.sign_out(asked(cookie=cookie, x_mixgate_csrf=other["csrf"]))
-    gone = gate.sign_out(asked(cookie=cookie, x_mixgate_csrf=shown["csrf"])).decode()
+        await gate.sign_out(asked(cookie=cookie, x_mixgate_csrf=other["csrf"]))
+    gone = (await gate.sign_out(asked(cookie=cookie, x_mixgate_csrf=shown["csrf"]))).decode()
     assert "Max-Age=0" in gone
     with pytest.raises(SignInRequiredError):
-        gate.admit(scope(cookie=cookie))
+        await gate.admit(scope(cookie=cookie))
     assert CSRF_HEADER == b"x-mixgate-csrf"
 
 
@@ -209,63 +219,63 @@ def test_signing_out_takes_the_sessions_own_token_and_ends_it(gate):
         {},
     ],
 )
-def test_another_sites_page_can_neither_sign_in_nor_out(gate, headers):
-    shown, cookie = signed_in(gate)
+async def test_another_sites_page_can_neither_sign_in_nor_out(gate, headers):
+    shown, cookie = await signed_in(gate)
     with pytest.raises(ForbiddenError):
-        gate.sign_in(scope(**headers), ADMIN)
+        await gate.sign_in(scope(**headers), ADMIN)
     with pytest.raises(ForbiddenError):
-        gate.sign_out(scope(cookie=cookie, x_mixgate_csrf=shown["csrf"], **headers))
-    assert gate.admit(scope(cookie=cookie))
+        await gate.sign_out(scope(cookie=cookie, x_mixgate_csrf=shown["csrf"], **headers))
+    assert await gate.admit(scope(cookie=cookie))
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_another_sites_page_reads_nothing_in_a_visitors_name(gate, door, site):
-    _, cookie = signed_in(gate)
+async def test_another_sites_page_reads_nothing_in_a_visitors_name(gate, door, site):
+    _, cookie = await signed_in(gate)
     with pytest.raises(ForbiddenError):
-        gate.admit(scope(cookie=cookie, sec_fetch_site=site))
+        await gate.admit(scope(cookie=cookie, sec_fetch_site=site))
     door.is_open = True
     with pytest.raises(ForbiddenError):
-        gate.admit(scope(sec_fetch_site=site))
-    assert gate.admit(scope(sec_fetch_site="none")).role == "admin"
+        await gate.admit(scope(sec_fetch_site=site))
+    assert (await gate.admit(scope(sec_fetch_site="none"))).role == "admin"
 
 
-def test_where_there_is_no_token_nobody_can_sign_in(gate, door):
+async def test_where_there_is_no_token_nobody_can_sign_in(gate, door):
     door.tokens = ()
-    said = gate.session(scope())
+    said = await gate.session(scope())
     assert (said["signed_in"], said["sign_in"]) == (False, "refused")
     assert "gateway.admin_token" in said["why"]
     with pytest.raises(ForbiddenError):
-        gate.admit(scope())
+        await gate.admit(scope())
 
 
-def test_an_address_may_try_five_times_a_minute(gate, clock):
+async def test_an_address_may_try_five_times_a_minute(gate, clock):
     for _ in range(TRIES_MAX):
         with pytest.raises(SignInFailedError):
-            gate.sign_in(asked(), "wrong")
+            await gate.sign_in(asked(), "wrong")
     with pytest.raises(TooManySignInsError) as refused:
-        gate.sign_in(asked(), ADMIN)
+        await gate.sign_in(asked(), ADMIN)
     assert refused.value.retry_after_s == pytest.approx(60)
-    assert gate.sign_in(asked(peer="192.0.2.8"), ADMIN)
+    assert await gate.sign_in(asked(peer="192.0.2.8"), ADMIN)
     clock.now_s += 60
-    assert gate.sign_in(asked(), ADMIN)
+    assert await gate.sign_in(asked(), ADMIN)
 
 
-def test_all_addresses_of_one_ipv6_network_are_one():
+async def test_all_addresses_of_one_ipv6_network_are_one():
     gate = Gate(Door, Clock(), lambda: 0.0)
     for number in range(TRIES_MAX):
         with pytest.raises(SignInFailedError):
-            gate.sign_in(asked(peer=f"2001:db8::{number + 1}"), "wrong")
+            await gate.sign_in(asked(peer=f"2001:db8::{number + 1}"), "wrong")
     with pytest.raises(TooManySignInsError):
-        gate.sign_in(asked(peer="2001:db8::ffff"), ADMIN)
-    assert gate.sign_in(asked(peer="2001:db8:0:1::1"), ADMIN)
+        await gate.sign_in(asked(peer="2001:db8::ffff"), ADMIN)
+    assert await gate.sign_in(asked(peer="2001:db8:0:1::1"), ADMIN)
 
 
-def test_sessions_and_addresses_are_bounded():
-    sessions = Sessions()
-    names = [sessions.begin("admin", b"", 0.0)[0] for _ in range(SESSIONS_MAX + 1)]
+async def test_sessions_and_addresses_are_bounded():
+    sessions, now = OwnSessions(), Moment(0.0, 0.0)
+    names = [(await sessions.begin("admin", b"", now))[0] for _ in range(SESSIONS_MAX + 1)]
     assert len(sessions) == SESSIONS_MAX
-    assert sessions.find(names[0], 0.0) is None
-    assert sessions.find(names[-1], 0.0) is not None
+    assert await sessions.find(names[0], now) is None
+    assert await sessions.find(names[-1], now) is not None
     assert len(set(names)) == len(names)
     tries = Tries()
     for number in range(PEERS_MAX + 10):
@@ -273,8 +283,72 @@ def test_sessions_and_addresses_are_bounded():
     assert len(tries._by_peer) == PEERS_MAX
 
 
-def test_what_is_kept_of_a_session_opens_nothing():
-    sessions = Sessions()
-    name, session = sessions.begin("admin", b"d", 0.0)
+async def test_what_is_kept_of_a_session_opens_nothing():
+    sessions = OwnSessions()
+    name, session = await sessions.begin("admin", b"d", Moment(0.0, 0.0))
     assert name not in repr(sessions.__dict__)
     assert session.csrf != name
+
+
+class Shelf:
+    """What processes share, as a dict."""
+
+    def __init__(self) -> None:
+        self.kept = {}
+
+    async def get(self, tenant, digest, unix_s):
+        data, until_s = self.kept.get((tenant, digest), (None, 0.0))
+        return data if unix_s < until_s else None
+
+    def put(self, tenant, digest, data, ttl_s, unix_s):
+        self.kept[tenant, digest] = (data, unix_s + ttl_s)
+
+    def drop(self, tenant, digest):
+        self.kept.pop((tenant, digest), None)
+
+
+async def test_processes_that_share_a_shelf_share_who_is_signed_in(door):
+    clock, shelf = Clock(), Shelf()
+    one, other = (Gate(lambda: door, Clock(), clock, SharedSessions(shelf, b"seal")) for _ in range(2))
+    shown, cookie = await signed_in(one)
+    assert (await other.admit(scope(cookie=cookie))).role == "admin"
+    for _ in range(3):  # whoever is seen by one is seen by all
+        clock.now_s += IDLE_S - 1
+        assert await other.admit(scope(cookie=cookie))
+    assert await one.admit(scope(cookie=cookie))
+    await other.sign_out(asked(cookie=cookie, x_mixgate_csrf=shown["csrf"]))
+    with pytest.raises(SignInRequiredError):
+        await one.admit(scope(cookie=cookie))
+    _, cookie = await signed_in(one)
+    clock.now_s += IDLE_S
+    with pytest.raises(SignInRequiredError):
+        await other.admit(scope(cookie=cookie))
+    _, cookie = await signed_in(one)
+    for _ in range(int(SESSION_S / (IDLE_S - 1))):
+        clock.now_s += IDLE_S - 1
+        await other.admit(scope(cookie=cookie))
+    clock.now_s += IDLE_S - 1
+    with pytest.raises(SignInRequiredError):
+        await one.admit(scope(cookie=cookie))
+
+
+async def test_whoever_can_write_on_the_shelf_cannot_make_or_change_a_session(door):
+    clock, shelf = Clock(), Shelf()
+    gate = Gate(lambda: door, Clock(), clock, SharedSessions(shelf, b"seal"))
+    _, viewer = await signed_in(gate, VIEWER)
+    ((place, (data, until_s)),) = shelf.kept.items()
+    assert viewer.partition("=")[2].encode() not in data
+    for forged in (data.replace(b"viewer", b"admin_"), b"", data[:40], bytes(32) + data[32:]):
+        shelf.kept[place] = (forged, until_s)
+        with pytest.raises(SignInRequiredError):
+            await gate.admit(scope(cookie=viewer))
+    elsewhere = Gate(lambda: door, Clock(), clock, SharedSessions(shelf, b"another seal"))
+    shelf.kept[place] = (data, until_s)
+    with pytest.raises(SignInRequiredError):
+        await elsewhere.admit(scope(cookie=viewer))
+    _, admin = await signed_in(gate, peer="192.0.2.9")
+    (moved,) = [kept for name, kept in shelf.kept.items() if name != place]
+    shelf.kept[place] = moved  # an admin's in the place of a viewer's
+    with pytest.raises(SignInRequiredError):
+        await gate.admit(scope(cookie=viewer))
+    assert (await gate.admit(scope(cookie=admin))).role == "admin"
