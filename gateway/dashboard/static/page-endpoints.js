@@ -21,7 +21,7 @@ export function render(page, { rest, filters }) {
     el("div", { class: "controls" }, pick("standing", "Show", SHOWN, shown)),
     card("Health", { wide: true }, loading(() => health(shown), 300)),
     card("Speed", { wide: true, note: "Of the last day: time to the first token, and tokens per second (p99 is the slow tail)." }, loading(() => speed(shown), 200)),
-    card("Prices", { wide: true, note: "USD per million tokens." }, loading(prices, 200)),
+    card("Prices", { wide: true, note: "USD per million tokens." }, loading(() => prices(), 200)),
     card("What happened", { wide: true, note: "The last seven days." }, loading(() => events({}), 120)),
   );
   return null;
@@ -97,11 +97,11 @@ async function speed(shown) {
   });
 }
 
-async function prices() {
+async function prices(only = null) {
   const all = await get("prices");
   const dollars = (name) => (row) => (row[name] === null ? "—" : `$${row[name]}`);
   return table({
-    caption: "Prices", source: { path: "prices" }, rows: all.data, none: "No endpoint is configured. `mixgate doctor` says what is missing.",
+    caption: "Prices", source: { path: "prices" }, rows: only ? all.data.filter((row) => row.endpoint === only) : all.data, none: "No endpoint is configured. `mixgate doctor` says what is missing.",
     columns: [
       { title: "Endpoint", wide: true, show: (row) => row.endpoint },
       { title: "Model", wide: true, hide: "phone", show: (row) => row.model },
@@ -133,11 +133,31 @@ function one(page, endpoint) {
   page.append(
     el("p", { class: "back" }, el("a", { href: urlTo("endpoints") }, "All endpoints")),
     el("div", { class: "page-head" }, el("h1", {}, "Endpoint"), el("code", { class: "id" }, endpoint)),
-    el("p", {}, el("a", { href: urlTo("requests", { endpoint, since: "24h" }) }, "Its requests of the last day")),
+    card("Now", { wide: true, tools: [el("a", { href: urlTo("requests", { endpoint, since: "24h" }) }, "Its requests of the last day")] }, loading(() => facts(endpoint), 140)),
     card("First token, by minute", { wide: true }, loading(() => minutes(endpoint), 260)),
+    card("Prices", { wide: true, note: "USD per million tokens." }, loading(() => prices(endpoint), 80)),
     card("What happened", { wide: true, note: "The last seven days." }, loading(() => events({ endpoint }), 120)),
   );
   return null;
+}
+
+async function facts(endpoint) {
+  const [all, days] = await Promise.all([get("endpoints"), get("endpoints/days", { endpoint, days: DAYS })]);
+  const row = all.data.find((one) => one.endpoint === endpoint);
+  const now = Date.parse(all.now);
+  if (!row) return empty("It is not in the configuration any more. What it did is below.");
+  const percentiles = (show, name) => ["p50", "p75", "p90", "p99"].map((at) => show(row[name(at)])).join(" / ");
+  const rows = [
+    ["Standing", [standing(row.standing), reason(row, now)]],
+    ["Model", row.model],
+    ["In flight", count(row.in_flight)],
+    ["Uptime: 5 min, 30 min, 1 day, 30 days", ["5m", "30m", "1d", "30d"].map((span) => percent(row[`uptime_${span}`])).join(" / ")],
+    ["First token: p50, p75, p90, p99", percentiles(seconds, (at) => `ttft_${at}_s`)],
+    ["Tokens per second: p50, p75, p90, p99", percentiles((value) => (value === null ? "—" : value.toFixed(1)), (at) => `tokens_per_s_${at}`)],
+    ["Attempts, failed, rate-limited in a day", [row.attempts_1d, row.failed_1d, row.rate_limited_1d].map(count).join(" / ")],
+    [`Last ${DAYS} days`, bars(days.data, now)],
+  ];
+  return el("dl", { class: "facts roomy" }, rows.map(([title, value]) => el("div", {}, el("dt", {}, title), el("dd", {}, value))));
 }
 
 async function minutes(endpoint) {
