@@ -34,7 +34,7 @@ class Alerts:
         catalogue: What is configured now.
         transport: For what is sent.
         unix_time_s: The wall clock.
-        every_s: How often it looks; for tests.
+        every_s: How often it looks; None: EVERY_S.
         wait: How tenacity waits between tries; for tests.
     """
 
@@ -45,16 +45,16 @@ class Alerts:
         transport: Transport,
         *,
         unix_time_s: Callable[[], float] = time.time,
-        every_s: float = EVERY_S,
+        every_s: float | None = None,
         wait: Any = None,
     ) -> None:
         self._catalogue = catalogue
         self._transport = transport
         self._unix_time_s = unix_time_s
-        self._every_s = every_s
+        self._every_s = every_s or EVERY_S
         self._wait = wait
         self._memory = Memory(home / MEMORY_NAME)
-        self._lookout = Lookout(home / FILE_NAME, self._memory, unix_time_s())
+        self._lookout = Lookout(home / FILE_NAME, unix_time_s())
         self._couriers: dict[str, tuple[Courier, asyncio.Task[None]]] = {}
         self._failing = False
 

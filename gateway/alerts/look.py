@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from gateway.alerts.memory import Down, Memory
+from msgspec import Struct
+
 from gateway.alerts.notice import DAY_S, HOUR_S, USUAL_DAYS, BudgetUse, DearAnswer, Facts, HourSpend, Outage
 from gateway.config.catalogue import Catalogue
 from gateway.keys.budget import span_start
@@ -23,9 +24,22 @@ EVENTS_AGAIN_S: Final = 120.0
 """Changes of standing are read again for so long, as they need not come in order."""
 ROWS_MAX: Final = 300
 """Rows of the ledger that one look goes through for dear fallbacks, the newest ones."""
+JUDGED_MAX: Final = 4 * ROWS_MAX
+"""Requests that are remembered not to be judged again."""
+REQUEST_MAX_S: Final = 660.0
+"""How long ago a request may have begun that is judged: they end after ten minutes."""
 US_PER_S: Final = 1_000_000
 DOWN: Final = frozenset({"open", "disabled"})
 UP: Final = frozenset({"healthy", "degraded"})
+
+
+class _Down(Struct):
+    """An Endpoint that is down."""
+
+    since_unix_s: float
+    standing: str
+    cause: str
+    told: bool = False
 
 
 class Lookout:
@@ -33,14 +47,14 @@ class Lookout:
 
     Args:
         path: mixgate.db.
-        memory: Who is down.
-        started_unix_s: Nothing from before is looked at, but who is down by it.
+        started_unix_s: Nothing from before is looked at: a gateway starts with nobody down.
     """
 
-    def __init__(self, path: Path, memory: Memory, started_unix_s: float) -> None:
+    def __init__(self, path: Path, started_unix_s: float) -> None:
         self._path = path
-        self._memory = memory
-        self._since_s = started_unix_s
+        self._started_s = self._since_s = started_unix_s
+        self._down: dict[str, _Down] = {}
+        self._judged: dict[str, None] = {}
         self._seen: dict[tuple[str, float, str], None] = {}
 
     def look(self, catalogue: Catalogue, now_s: float) -> Facts:
@@ -57,7 +71,7 @@ class Lookout:
             facts = Facts(
                 budgets=self._budgets(reader, now_s),
                 outages=[*self._outages(reader, now_s)],
-                dear=[*self._dear(reader, catalogue)],
+                dear=[*self._dear(reader, catalogue, now_s)],
                 hour=_hour(reader, now_s),
             )
         self._since_s = now_s
@@ -81,28 +95,25 @@ class Lookout:
         return found
 
     def _outages(self, reader: ReportReader, now_s: float) -> Iterator[Outage]:
-        down = self._memory.kept.down
+        down = self._down
         for event in reader.events(None, self._since_s - EVENTS_AGAIN_S):
             key = (event.endpoint_id, event.unix_s, event.standing)
-            if key in self._seen:
+            if key in self._seen or event.unix_s < self._started_s:
                 continue
             self._seen[key] = None
             known = down.get(event.endpoint_id)
             if event.standing in DOWN and (known is None or known.standing != event.standing):
                 since = event.unix_s if known is None else known.since_unix_s
                 told = known is not None and known.told
-                down[event.endpoint_id] = Down(since, event.standing, event.cause, told)
-                self._memory.touch()
+                down[event.endpoint_id] = _Down(since, event.standing, event.cause, told)
             elif event.standing in UP and known is not None and event.unix_s >= known.since_unix_s:
                 del down[event.endpoint_id]
-                self._memory.touch()
                 if known.told:
                     yield Outage(event.endpoint_id, known.since_unix_s, known.standing, known.cause, event.unix_s)
         self._forget(now_s)
         for name, one in down.items():
             if not one.told and (one.standing == "disabled" or now_s - one.since_unix_s >= DOWN_FOR_S):
                 one.told = True
-                self._memory.touch()
                 yield Outage(name, one.since_unix_s, one.standing, one.cause)
 
     def _forget(self, now_s: float) -> None:
@@ -110,15 +121,21 @@ class Lookout:
         for key in old:
             del self._seen[key]
 
-    def _dear(self, reader: ReportReader, catalogue: Catalogue) -> Iterator[DearAnswer]:
+    def _dear(self, reader: ReportReader, catalogue: Catalogue, now_s: float) -> Iterator[DearAnswer]:
         world = World(catalogue)
-        rows = Filter(since_unix_us=int(self._since_s * US_PER_S))
+        # By when they began, and they may have gone on for long.
+        rows = Filter(since_unix_us=int(max(self._started_s, now_s - REQUEST_MAX_S) * US_PER_S))
         for request in reader.walk(rows, rows_max=ROWS_MAX):
+            if request.id in self._judged:
+                continue
             record = reader.record(request.id)
             case = Case(request.entries, record, None if record is None else reader.table(record.table))
             final = case.final
             if final.outcome != "ok" or not final.cost_in_nusd:
                 continue
+            self._judged[request.id] = None
+            if len(self._judged) > JUDGED_MAX:
+                del self._judged[next(iter(self._judged))]
             first = when_all_is_well(case, world)
             if first is None or first.endpoint == final.endpoint:
                 continue

@@ -19,22 +19,11 @@ FILE_MAX_BYTES: Final = 4 * 1024 * 1024
 _log = logging.getLogger("mixgate.alerts")
 
 
-class Down(Struct):
-    """An Endpoint that is down."""
-
-    since_unix_s: float
-    standing: str
-    cause: str
-    told: bool = False
-
-
 class Remembered(Struct):
     """What is kept."""
 
     told: dict[str, float] = {}
     """By target, event and subject, when it was."""
-    down: dict[str, Down] = {}
-    """By Endpoint."""
 
 
 class Memory:
@@ -57,10 +46,6 @@ class Memory:
         told[name] = unix_s
         self._changed = True
         return True
-
-    def touch(self) -> None:
-        """`kept` was changed."""
-        self._changed = True
 
     def save(self, unix_s: float) -> None:
         """Write it down, where there is anything new. Blocks. What cannot be written is said, and tried again."""

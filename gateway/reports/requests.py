@@ -11,7 +11,7 @@ from gateway.reports.reader import ReportReader, Row, is_wanted, split_id
 from gateway.state.entries import Entry
 from gateway.state.ledger_reader import PAGE_MAX, Filter
 
-SCANNED_ROWS_MAX: Final = 200_000
+SCANNED_ROWS_MAX: Final = 50_000
 """Rows that one page is looked for in; the next one goes on there."""
 
 

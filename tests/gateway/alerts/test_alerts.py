@@ -107,7 +107,7 @@ def test_spending_is_unusual_above_times_the_median_and_a_least(spent_usd, befor
 
 
 def test_a_breaker_that_closes_soon_is_no_outage_and_one_that_does_not_is(day, tmp_path):
-    watch = Lookout(day.path, Memory(tmp_path / "alerts.json"), NOW_S)
+    watch = Lookout(day.path, NOW_S - 100)
     day.events(
         EndpointEvent(NOW_S + 1, "a/m", "open", "3 failures"), EndpointEvent(NOW_S + 1, "b/m", "open", "connect")
     )
@@ -137,7 +137,7 @@ def test_the_budget_of_a_team_counts_what_its_keys_spent(day, tmp_path):
         connection.close()
     day.ask(NOW_S - 60, [("a/m", {})], key_id="child")
     day.ask(NOW_S - 50, [("a/m", {})], key_id="other")
-    found = Lookout(day.path, Memory(tmp_path / "alerts.json"), NOW_S).look(day.catalogue, NOW_S).budgets
+    found = Lookout(day.path, NOW_S - 100).look(day.catalogue, NOW_S).budgets
     assert [(one.key_id, one.window, one.spent_in_nusd) for one in found] == [
         ("other", "day", 150_000),
         ("team", "month", 150_000),
@@ -154,7 +154,7 @@ def test_a_family_is_all_that_is_below_and_ends():
 
 
 def test_an_answer_elsewhere_is_held_against_whom_would_have_been_asked_had_all_been_well(day, tmp_path):
-    watch = Lookout(day.path, Memory(tmp_path / "alerts.json"), NOW_S)
+    watch = Lookout(day.path, NOW_S - 100)
     day.ask(NOW_S + 1, [("a/m", {})])
     name = day.ask(NOW_S + 2, [("a/m", {"outcome": "failed", "code": "provider_error"}), ("b/m", {})])
     (dear,) = watch.look(day.catalogue, NOW_S + 5).dear
@@ -167,7 +167,7 @@ def test_the_same_hour_of_the_days_before_is_what_is_usual(day, tmp_path):
     for back in (0, 1, 3):
         day.ask(NOW_S - back * DAY_S, [("a/m", {})])
     day.ask(NOW_S - DAY_S - 7200, [("a/m", {})])
-    hour = Lookout(day.path, Memory(tmp_path / "alerts.json"), NOW_S).look(day.catalogue, NOW_S).hour
+    hour = Lookout(day.path, NOW_S - 100).look(day.catalogue, NOW_S).hour
     assert (hour.spent_in_nusd, hour.before_in_nusd) == (150_000, (150_000, 0, 150_000))
 
 
