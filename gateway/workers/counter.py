@@ -9,7 +9,7 @@ from typing import Final
 from gateway.keys.limits import Allowance, Kind, Limited, Limiter, Pass
 from gateway.keys.purse import Grant, Purse, Refusal, Usage
 from gateway.state.entries import ENTRY_COLUMNS, Row
-from gateway.workers.messages import Enter, Hello, Hold, OpenLease, Release, Reserve, Settle
+from gateway.workers.messages import AllowancesAsked, Enter, Hello, Hold, Leave, OpenLease, Release, Reserve, Settle
 
 _ATTEMPT: Final = ENTRY_COLUMNS.index("attempt_id")
 _BEGAN: Final = ENTRY_COLUMNS.index("unix_us")
@@ -74,7 +74,7 @@ class Counter:
             lease.key_id,
             lease.amount_in_nusd,
             [(one.attempt_id, one.worst_in_nusd, one.unix_s) for one in holds],
-            until_s=self._now_s() + lease.left_s,
+            until_s=lease.until_s,
             closed=lease.closed,
         )
         kept = self._leases.setdefault(worker, {})[lease.lease_id] = _Lease(closed=lease.closed)
@@ -87,7 +87,7 @@ class Counter:
             asked.key_id,
             asked.offers,
             unix_s=asked.unix_s,
-            now_s=self._now_s(),
+            now_s=asked.now_s,
             total_s=asked.total_s,
         )
         if isinstance(found, Refusal):
@@ -132,21 +132,21 @@ class Counter:
 
     def enter(self, worker: str, asked: Enter) -> Limited | None:
         """As `Limiter.enter`."""
-        found = self.limiter.enter(asked.key_id, asked.tokens, self._now_s())
+        found = self.limiter.enter(asked.key_id, asked.tokens, asked.now_s)
         if isinstance(found, Limited):
             return found
         self._passes.setdefault(worker, {})[asked.held] = found
         return None
 
-    def leave(self, worker: str, number: int, tokens: int | None) -> None:
+    def leave(self, worker: str, told: Leave) -> None:
         """As `Limiter.leave`."""
-        held = self._passes.get(worker, {}).pop(number, None)
+        held = self._passes.get(worker, {}).pop(told.held, None)
         if held is not None:
-            self.limiter.leave(held, tokens, self._now_s())
+            self.limiter.leave(held, told.tokens, told.now_s)
 
-    def allowances(self, key_id: str) -> dict[Kind, Allowance]:
+    def allowances(self, asked: AllowancesAsked) -> dict[Kind, Allowance]:
         """As `Limiter.allowances`."""
-        return self.limiter.allowances(key_id, self._now_s())
+        return self.limiter.allowances(asked.key_id, asked.now_s)
 
     def count_left(self, worker: str, rows: Sequence[Row]) -> None:
         """A worker is gone, and these are rows of its journal: what it did not tell before counts now."""

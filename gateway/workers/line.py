@@ -67,7 +67,15 @@ class OwnerLine:
         return self._up.is_set()
 
     async def run(self) -> None:
-        """Keep it up, until cancelled."""
+        """Keep it up, until cancelled; what was told by then is still delivered."""
+        try:
+            await self._keep_up()
+        finally:
+            self._up.clear()
+            if self._link is not None:
+                self._link.close()
+
+    async def _keep_up(self) -> None:
         wait_s = RECONNECT_EVERY_S
         while True:
             try:

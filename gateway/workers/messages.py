@@ -1,4 +1,4 @@
-"""What workers and the owner say to one another. Times called `now_s` mean nothing in another process: none is here."""
+"""What workers and the owner say to one another. They are on one machine, whose monotonic clock is the same for all."""
 
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
@@ -32,8 +32,8 @@ class OpenLease(Struct, frozen=True, array_like=True):
     lease_id: str
     key_id: str
     amount_in_nusd: int
-    left_s: float
-    """How long it may take yet."""
+    until_s: float
+    """When it ends if nobody ends it."""
     closed: bool
     holds: tuple[HeldAttempt, ...]
 
@@ -103,6 +103,7 @@ class Reserve(Struct, frozen=True, tag=True, array_like=True):
     key_id: str
     offers: tuple[Offer, ...]
     unix_s: float
+    now_s: float
     total_s: float
 
 
@@ -142,6 +143,7 @@ class Enter(Struct, frozen=True, tag=True, array_like=True):
     held: int
     key_id: str
     tokens: int
+    now_s: float
 
 
 class Leave(Struct, frozen=True, tag=True, array_like=True):
@@ -149,12 +151,14 @@ class Leave(Struct, frozen=True, tag=True, array_like=True):
 
     held: int
     tokens: int | None
+    now_s: float
 
 
 class AllowancesAsked(Struct, frozen=True, tag=True, array_like=True):
     """As `Rates.allowances`."""
 
     key_id: str
+    now_s: float
 
 
 class HintTold(Struct, frozen=True, tag=True, array_like=True):

@@ -93,6 +93,9 @@ class Owner:
         self.answers = MemoryAnswers()
         self.sessions = MemorySessions()
         self.ends: dict[str, OwnerEnd] = {}
+        """Workers' lines."""
+        self.connections: set[OwnerEnd] = set()
+        """Those, and their stores'."""
         self._living = set(living)
         self._intake = Intake()
         self._lock = StoreLock(home / "run" / "owner")
@@ -142,7 +145,7 @@ class Owner:
             task.cancel()
         if self._server is not None:
             self._server.close()
-        for end in [*self.ends.values()]:
+        for end in [*self.connections]:
             end.link.close()
         await self.backend.aclose()
         await asyncio.gather(*self._burying, return_exceptions=True)
@@ -281,8 +284,8 @@ class OwnerEnd(asyncio.Protocol):
         self._answers: Mapping[type[Any], Callable[[Any], Any]] = {
             Written: lambda _: owner.money.confirm(self.name),
             Enter: lambda asked: owner.counter.enter(self.name, asked),
-            Leave: lambda told: owner.counter.leave(self.name, told.held, told.tokens),
-            AllowancesAsked: lambda asked: owner.counter.allowances(asked.key_id),
+            Leave: lambda told: owner.counter.leave(self.name, told),
+            AllowancesAsked: owner.counter.allowances,
             HintTold: lambda told: owner.tell_all(told, but=self.name),
             SessionAsked: lambda asked: owner.sessions.find(asked.session, asked.unix_s),
             SessionTold: lambda told: owner.sessions.remember(told.session, told.endpoint_id, told.unix_s),
@@ -301,6 +304,7 @@ class OwnerEnd(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Somebody is there: of this user, or cut off."""
+        self._owner.connections.add(self)
         self.link.connection_made(transport)
         with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as peer:
             if not is_ours(peer):
@@ -331,6 +335,7 @@ class OwnerEnd(asyncio.Protocol):
     def _lost(self) -> None:
         """What is reserved stays so until its process is gone, and its journal counted."""
         self._window.close()
+        self._owner.connections.discard(self)
         if self._owner.ends.get(self.name) is self:
             del self._owner.ends[self.name]
 

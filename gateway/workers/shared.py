@@ -53,11 +53,12 @@ HELD_MAX: Final = 2**31
 class _Lease:
     """A request's money as the owner has it too: both do the same sums in the same order."""
 
-    __slots__ = ("amount", "closed", "holds", "key_id", "until_s")
+    __slots__ = ("amount", "closed", "grant", "holds", "key_id", "until_s")
 
-    def __init__(self, key_id: str, amount_in_nusd: int, until_s: float) -> None:
+    def __init__(self, key_id: str, grant: Grant, until_s: float) -> None:
         self.key_id = key_id
-        self.amount = amount_in_nusd
+        self.grant = grant
+        self.amount = grant.amount_in_nusd
         self.until_s = until_s
         self.closed = False
         self.holds: dict[str, tuple[int, float]] = {}
@@ -90,13 +91,12 @@ class OwnerBudgets:
 
     def open_leases(self) -> tuple[OpenLease, ...]:
         """What is reserved, for an owner that does not know."""
-        now_s = self._now_s()
         return tuple(
             OpenLease(
                 lease_id,
                 lease.key_id,
                 lease.amount,
-                max(0.0, lease.until_s - now_s),
+                lease.until_s,
                 lease.closed,
                 tuple(HeldAttempt(name, worst, unix_s) for name, (worst, unix_s) in lease.holds.items()),
             )
@@ -108,26 +108,27 @@ class OwnerBudgets:
     ) -> Grant | Refusal:
         """Set aside the most that a request may cost."""
         known = self._leases.get(lease_id)
-        asked = Reserve(lease_id, key_id, tuple(offers), unix_s, total_s)
+        if known is not None:
+            return known.grant
+        asked = Reserve(lease_id, key_id, tuple(offers), unix_s, now_s, total_s)
         until_s = now_s + total_s + LEASE_EXTRA_S
-        if known is None and not self.has_budget(key_id):
-            amount = max((one.worst_in_nusd(one.output_tokens) for one in offers), default=0)
-            self._leases[lease_id] = _Lease(key_id, amount, until_s)
+        if not self.has_budget(key_id):
+            grant = Grant(lease_id, max((one.worst_in_nusd(one.output_tokens) for one in offers), default=0))
+            self._leases[lease_id] = _Lease(key_id, grant, until_s)
             self._line.tell(asked)
-            return Grant(lease_id, amount)
+            return grant
         try:
             answer: tuple[Grant | None, Refusal | None] = await self._ask(asked, tuple[Grant | None, Refusal | None])
-            grant, refusal = answer
+            found, refusal = answer
         except BaseException:
             self._line.tell(Release(lease_id))
             raise
-        if grant is None:
+        if found is None:
             if refusal is None:
                 raise RuntimeError("the owner neither granted nor refused")
             return refusal
-        if known is None:
-            self._leases[lease_id] = _Lease(key_id, grant.amount_in_nusd, until_s)
-        return grant
+        self._leases[lease_id] = _Lease(key_id, found, until_s)
+        return found
 
     def hold(self, lease_id: str, attempt_id: str, worst_in_nusd: int, *, unix_s: float) -> Later | None:
         """An Attempt is about to be sent."""
@@ -244,12 +245,12 @@ class OwnerRates:
         self._number = number = self._number % HELD_MAX + 1
         try:
             async with asyncio.timeout(RATE_WAIT_S):
-                refused: Limited | None = await self._line.ask(Enter(number, key_id, tokens), Limited | None)
+                refused: Limited | None = await self._line.ask(Enter(number, key_id, tokens, now_s), Limited | None)
         except (TimeoutError, AwayError, DeclinedError):
-            self._line.tell(Leave(number, 0))
+            self._line.tell(Leave(number, 0, now_s))
             return self._limiter.enter(key_id, tokens, now_s)
         except BaseException:
-            self._line.tell(Leave(number, 0))
+            self._line.tell(Leave(number, 0, now_s))
             raise
         if refused is not None:
             return refused
@@ -264,13 +265,15 @@ class OwnerRates:
         elif not held.left:
             held.left = True
             self._running.pop(held.number, None)
-            self._line.tell(Leave(held.number, tokens))
+            self._line.tell(Leave(held.number, tokens, now_s))
 
     async def allowances(self, key_id: str, now_s: float) -> dict[Kind, Allowance]:
         """What is left."""
         try:
             async with asyncio.timeout(RATE_WAIT_S):
-                found: dict[Kind, Allowance] = await self._line.ask(AllowancesAsked(key_id), dict[Kind, Allowance])
+                found: dict[Kind, Allowance] = await self._line.ask(
+                    AllowancesAsked(key_id, now_s), dict[Kind, Allowance]
+                )
         except (TimeoutError, AwayError, DeclinedError):
             return self._limiter.allowances(key_id, now_s)
         return found

@@ -85,7 +85,8 @@ async def test_what_starts_says_where_it_is_and_gives_a_line_that_works(tmp_path
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--workers", "2"], "one process"),
+        (["--workers", "2", "--port", "99999"], "65535"),
+        (["--workers", "2", "--host", "0.0.0.0"], "client_keys"),  # noqa: S104 (it is refused)
         (["--host", "0.0.0.0"], "client_keys"),  # noqa: S104 (it is refused)
         (["--port", "99999"], "65535"),
     ],
@@ -103,9 +104,10 @@ async def test_a_busy_port_exits_2_and_names_another(tmp_path):
     config.write_text(openai_config("http://127.0.0.1:1/v1"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        async with started(config, "--port", str(port)) as running:
-            assert await running.exit_code() == 2
-    assert "in use" in running.output + running.errors
+        for flags in ((), ("--workers", "2")):
+            async with started(config, "--port", str(port), *flags) as running:
+                assert await running.exit_code() == 2
+            assert "in use" in running.output + running.errors
 
 
 async def test_client_keys_open_the_door_and_are_never_printed(tmp_path):

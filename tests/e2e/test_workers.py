@@ -17,7 +17,7 @@ from tests.fakes.money import ASK
 from tests.fakes.process import served
 from tests.fakes.provider import fake_provider, says
 from tests.fakes.scripted import scripted, story, tells
-from tests.fakes.workers import children, client_ports, end, until_back, workers
+from tests.fakes.workers import children, client_ports, end, until, until_back, workers
 from tests.gateway.ledger.ledger_kit import rows_of, total_of
 
 ADMIN = "canary-admin-token-771b"
@@ -39,6 +39,10 @@ def port_of(running):
     return int(running.url.rpartition(":")[2])
 
 
+def answering(running):
+    return [pid for pid in workers(running).values() if client_ports(pid, port_of(running))]
+
+
 async def stop(running, number=signal.SIGINT):
     running.process.send_signal(number)
     assert await running.exit_code(60) == 0, running.errors[-3000:]
@@ -51,10 +55,10 @@ def unbilled(provider, found):
     return seen - booked, booked - seen
 
 
-async def ask_on(client, name, dice, asked, until):
+async def ask_on(client, name, dice, asked, over):
     """One request after the other, each with a name of its own, whoever dies."""
     count = 0
-    while not until.is_set():
+    while not over.is_set():
         count += 1
         user = f"{name}-{count}"
         asked.append(user)
@@ -70,8 +74,7 @@ async def test_connections_are_spread_over_the_workers(tmp_path):
         config.write_text(config_of(Place(provider.base_url, price=PRICE)))
         async with served(config, "--workers", "3") as (running, client):
             asking = [asyncio.create_task(client.post("/v1/chat/completions", json=ASK)) for _ in range(60)]
-            while len(provider.calls) < 60:
-                await asyncio.sleep(0.02)
+            await until(lambda: len(provider.calls) >= 60)
             held = [len(client_ports(pid, port_of(running))) for pid in workers(running).values()]
             answers = await asyncio.gather(*asking)
             assert {one.status_code for one in answers} == {200}
@@ -86,21 +89,20 @@ async def test_connections_are_spread_over_the_workers(tmp_path):
 async def test_workers_killed_under_load_lose_no_attempt_and_are_missed_by_nobody_else(tmp_path):
     dice = random.Random(7)
     config = tmp_path / "providers.yaml"
-    asked, until, away_s = [], asyncio.Event(), []
+    asked, over, away_s = [], asyncio.Event(), []
     async with scripted(tells(gap_s=0.004, prefill="openai")) as provider:
         config.write_text(config_of(Place(provider.base_url, price=PRICE, capabilities=PREFILLING)))
         async with served(config, "--workers", "3") as (running, client):
             loading = [
-                asyncio.create_task(ask_on(client, number, random.Random(number), asked, until))
+                asyncio.create_task(ask_on(client, number, random.Random(number), asked, over))
                 for number in range(CLIENTS)
             ]
             for _ in range(KILLS):
                 await asyncio.sleep(dice.uniform(0.1, 0.5))
-                while not (living := [pid for pid in workers(running).values() if client_ports(pid, port_of(running))]):
-                    await asyncio.sleep(0.02)
-                end(dice.choice(living))
+                await until(lambda: answering(running), 0.02)
+                end(dice.choice(answering(running)))
             away_s = await until_back(running, KILLS)
-            until.set()
+            over.set()
             await asyncio.gather(*loading)
             assert (await client.post("/v1/chat/completions", json=ASK | {"user": "last"})).status_code == 200
             await stop(running)
@@ -145,8 +147,7 @@ async def test_streams_of_other_workers_go_on_when_one_is_killed_and_its_new_cli
                         whole.append(port)
 
                 tasks = [asyncio.create_task(stream()) for _ in range(24)]
-                while len(provider.calls) < 24:
-                    await asyncio.sleep(0.02)
+                await until(lambda: len(provider.calls) >= 24)
                 await asyncio.sleep(0.1)
                 victim = max(workers(running).values(), key=lambda pid: len(client_ports(pid, port_of(running))))
                 held = client_ports(victim, port_of(running))
@@ -209,11 +210,9 @@ async def test_a_dollar_is_never_overspent_by_four_workers_one_of_which_is_kille
                     await asyncio.sleep(0.02)
 
             spending = [asyncio.create_task(spend()) for _ in range(500 if FULL else 40)]
-            while provider.billed_pusd < 0.2 * limit_usd * 10**12:
-                await asyncio.sleep(0.005)
+            await until(lambda: provider.billed_pusd >= 0.2 * limit_usd * 10**12)
             end(workers(running)["worker 2"])
-            while provider.billed_pusd < 0.5 * limit_usd * 10**12:
-                await asyncio.sleep(0.005)
+            await until(lambda: provider.billed_pusd >= 0.5 * limit_usd * 10**12)
             end(children(running.process.pid)["owner"])
             await asyncio.gather(*spending)
             shown = (await client.get(f"/api/v1/keys/{item['hash']}", headers=bearer(ADMIN))).json()["data"]
@@ -266,9 +265,7 @@ async def test_a_key_that_one_worker_disables_is_refused_by_all(tmp_path):
                 return found
 
             assert await statuses() == {200}
-            changed = await client.patch(
-                f"/api/v1/keys/{item['hash']}", json={"disabled": True}, headers=bearer(ADMIN)
-            )
+            changed = await client.patch(f"/api/v1/keys/{item['hash']}", json={"disabled": True}, headers=bearer(ADMIN))
             assert changed.status_code == 200
             assert await statuses() == {401}
             await stop(running)
@@ -280,8 +277,7 @@ async def test_sigterm_lets_running_answers_finish_and_refuses_new_connections(t
         config.write_text(config_of(Place(provider.base_url, price=PRICE)))
         async with served(config, "--workers", "2") as (running, client):
             streams = [asyncio.create_task(client.post("/v1/chat/completions", json=ASK)) for _ in range(6)]
-            while len(provider.calls) < 6:
-                await asyncio.sleep(0.02)
+            await until(lambda: len(provider.calls) >= 6)
             running.process.send_signal(signal.SIGINT)
             await asyncio.sleep(0.5)
             assert running.process.returncode is None

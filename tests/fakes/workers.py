@@ -33,7 +33,7 @@ def client_ports(pid: int, port: int) -> set[int]:
     inodes = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            name = os.readlink(descriptor)
+            name = str(descriptor.readlink())
         except OSError:
             continue
         if name.startswith("socket:["):
@@ -57,3 +57,10 @@ async def until_back(running: Served, count: int) -> list[float]:
         assert time.monotonic() < end_s, running.errors[-4000:]
         await asyncio.sleep(0.02)
     return [float(one) for one in found]
+
+
+async def until(true, every_s: float = 0.01) -> None:
+    """Wait for something that is bound to happen."""
+    async with asyncio.timeout(BACK_S):
+        while not true():  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(every_s)
