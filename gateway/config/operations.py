@@ -51,7 +51,7 @@ class TelemetrySection(Section):
     headers: Mapping[HeaderName, Reference] = Field(
         default={}, max_length=TELEMETRY_HEADERS_MAX, description="Headers of every export, each env:NAME or file:/path"
     )
-    sample: Share = Field(default=1.0, description="Share of requests that are traced; metrics count all")
+    sample: Share = Field(default=0.1, description="Share of requests that are traced; metrics count all")
 
 
 class LogSettings(Struct, frozen=True):
@@ -69,7 +69,7 @@ class Telemetry(Struct, frozen=True):
     otlp_endpoint: str
     """Without a trailing slash and without `/v1/traces`."""
     headers: Mapping[str, Secret] = {}
-    sample: float = 1.0
+    sample: float = 0.1
     """Share of requests that are traced, 0 to 1."""
 
 

@@ -5,18 +5,16 @@ Nothing here makes a request wait or fails one. What finds no room, or nobody wh
 
 import logging
 import threading
+import time
 from collections import deque
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from gateway.config.operations import Telemetry
 from gateway.errors import ConfigError, ConfigProblem
 from gateway.explain.trace import Trace
-from gateway.trace_context import Propagator
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import ReadableSpan
+from gateway.trace_context import Propagator, TraceContext
 
 QUEUE_MAX: Final = 4096
 """Requests that wait to be exported."""
@@ -35,8 +33,8 @@ _log = logging.getLogger("mixgate.tracing")
 class Spans(Protocol):
     """Where spans go."""
 
-    def export(self, spans: "list[ReadableSpan]", /) -> bool:
-        """Whether they were taken. Blocks."""
+    def export(self, sampled: Sequence[tuple[Trace, TraceContext]], /) -> bool:
+        """Whether the spans of these requests were taken. Blocks."""
         ...
 
     def close(self) -> None:
@@ -51,12 +49,12 @@ class Counts(Protocol):
         """Count what a request used."""
         ...
 
-    def flush(self) -> None:
-        """Export them. Blocks."""
+    def flush(self) -> bool:
+        """Export them; whether they were taken. Blocks."""
         ...
 
     def close(self) -> None:
-        """Export them for the last time. Blocks a little."""
+        """Give up what is being tried. Any thread."""
         ...
 
 
@@ -67,17 +65,15 @@ class Exporter:
         propagator: Says what is traced.
         spans: Where spans go.
         counts: Where metrics go.
-        resource: Who speaks.
     """
 
-    def __init__(self, propagator: Propagator, spans: Spans, counts: Counts, resource: "Resource") -> None:
+    def __init__(self, propagator: Propagator, spans: Spans, counts: Counts) -> None:
         self.dropped = 0
         """Requests that were not exported."""
         self.exported = 0
         self._propagator = propagator
         self._spans = spans
         self._counts = counts
-        self._resource = resource
         self._queue: deque[Trace] = deque()
         self._wake = threading.Event()
         self._stopping = False
@@ -120,6 +116,7 @@ class Exporter:
                 waited_s = 0.0
                 self._guard_flush()
         self._export_all()
+        self._guard_flush()
 
     def _guard_flush(self) -> None:
         try:
@@ -144,16 +141,13 @@ class Exporter:
                 _log.warning("traces are %s", "exported again" if taken else "not taken, and dropped meanwhile")
 
     def _export(self, batch: list[Trace]) -> bool:
-        # The library is loaded by now; without it there is no Exporter.
-        from gateway.tracing.spans import spans_of  # noqa: PLC0415
-
-        spans: list[ReadableSpan] = []
+        sampled: list[tuple[Trace, TraceContext]] = []
         for trace in batch:
             self._counts.note(trace)
             context = self._propagator.context(trace.id, trace.traceparent)
             if context.sampled:
-                spans += spans_of(trace, context, self._resource)
-        return not spans or self._spans.export(spans)
+                sampled.append((trace, context))
+        return not sampled or self._spans.export(sampled)
 
 
 def open_exporter(telemetry: Telemetry) -> Exporter:
@@ -164,7 +158,7 @@ def open_exporter(telemetry: Telemetry) -> Exporter:
     """
     try:
         # A tenth of a second that only those pay who configured it.
-        from gateway.tracing.otlp import OtlpCounts, OtlpSpans, resource_of  # noqa: PLC0415
+        from gateway.tracing.otlp import OtlpCounts, OtlpSpans, Post, resource_of  # noqa: PLC0415
     except ImportError as error:
         said = f"gateway.telemetry is set, and OpenTelemetry is not installed ({error.name})."
         raise ConfigError(
@@ -172,9 +166,9 @@ def open_exporter(telemetry: Telemetry) -> Exporter:
         ) from error
     resource = resource_of(_version())
     headers = {name: secret.reveal() for name, secret in telemetry.headers.items()}
-    spans = OtlpSpans(telemetry.otlp_endpoint, headers, TIMEOUT_S)
-    counts = OtlpCounts(telemetry.otlp_endpoint, headers, TIMEOUT_S, resource)
-    return Exporter(Propagator(telemetry.sample), spans, counts, resource)
+    spans = OtlpSpans(Post(f"{telemetry.otlp_endpoint}/v1/traces", headers, TIMEOUT_S), resource)
+    counts = OtlpCounts(Post(f"{telemetry.otlp_endpoint}/v1/metrics", headers, TIMEOUT_S), resource, time.time)
+    return Exporter(Propagator(telemetry.sample), spans, counts)
 
 
 def _version() -> str:

@@ -27,7 +27,7 @@ ENV = {"COLLECTOR": SECRET}
 def _in_a_hurry(monkeypatch):
     monkeypatch.setattr(export, "EXPORT_EVERY_S", 0.1)
     monkeypatch.setattr(export, "CLOSE_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(otlp, "LAST_EXPORT_S", 1.0)
+    monkeypatch.setattr(otlp, "RETRY_WAIT_S", 0.05)
 
 
 def settings(url, sample=1):
