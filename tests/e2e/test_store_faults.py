@@ -1,5 +1,6 @@
 """Whatever the disk refuses, and whenever a process dies at it, every settled Attempt is one row in the end."""
 
+import contextlib
 import errno
 import json
 import os
@@ -10,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -130,7 +130,7 @@ while True:
 """
 
 
-@contextmanager
+@contextlib.contextmanager
 def draining(home, turn):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -171,6 +171,57 @@ def test_a_process_that_is_killed_while_it_drains_the_journal_or_moves_pages_los
     assert total_of(tmp_path / "mixgate.db").attempts == len(rows)
     assert [fault for _, faults in find_faults(tmp_path / "mixgate.db") for fault in faults] == []
     assert ready_s < WAIT_S
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if subprocess.run(mounting, capture_output=True, check=False).returncode:
+        pytest.skip("no small file system can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(path) -> None:
+    """Take all the room that there is."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_disk_that_is_really_full_costs_no_row_and_is_over_when_there_is_room_again(small_disk, monkeypatch):
+    monkeypatch.setattr("gateway.state.store.RETRY_WAIT_MAX_S", 0.05)
+    monkeypatch.setattr("gateway.ledger.journal.RETRY_EVERY_S", 0.05)
+    ledger = Ledger(small_disk, segment_bytes=64 * 1024, spares=2)
+    assert ledger.books.wait_recovered(WAIT_S)
+    number = 0
+    for _ in range(3):
+        for _ in range(20):
+            number += 1
+            ledger.whole(f"gen-{number}/1")
+        assert ledger.store.flush(WAIT_S)
+        fill(small_disk / "ballast")
+        end_s = time.monotonic() + WAIT_S
+        while ledger.books.available and time.monotonic() < end_s:
+            number += 1
+            ledger.whole(f"gen-{number}/1")
+            time.sleep(0.0005)
+        assert not ledger.books.available, "what costs money is refused then, and only then"
+        (small_disk / "ballast").unlink()
+        while not ledger.books.available:
+            assert time.monotonic() < end_s
+            time.sleep(0.01)
+    assert ledger.store.flush(WAIT_S)
+    while ledger.books.behind:
+        time.sleep(0.01)
+    assert ledger.close()
+    assert rows_of(ledger.path).keys() == {f"gen-{count}/1" for count in range(1, number + 1)}
+    assert total_of(ledger.path).attempts == number
+    assert [fault for _, faults in find_faults(ledger.path) for fault in faults] == []
 
 
 def test_a_store_that_is_locked_for_long_is_caught_up_with_and_nobody_waited(tmp_path, monkeypatch):

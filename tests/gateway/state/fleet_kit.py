@@ -10,9 +10,10 @@ from gateway.state.connection import open_writer
 from gateway.state.entries import Batch, Entry, PriceSnapshot
 from gateway.state.ledger_reader import BYS, Filter, LedgerReader
 from gateway.state.writer import Writer
+from tests.fakes.listener import FULL
 
 HOUR_US = 3_600_000_000
-WAIT_S = 20.0
+WAIT_S = 300.0 if FULL else 20.0
 PRICE = PriceSnapshot("price-1", "p/m", '{"input": "1"}')
 
 

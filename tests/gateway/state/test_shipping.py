@@ -136,7 +136,7 @@ def test_a_postgres_that_is_down_loses_nothing_and_is_caught_up_with_alone(
         end_s = time.monotonic() + DOWN_S
         while time.monotonic() < end_s:
             replica.settle(50)
-            time.sleep(0.1)
+            time.sleep(0.5 if FULL else 0.1)
         assert replica.ledger.store.flush(20.0)
         until(lambda: replica.shipper.shipping.failure is not None)
         until(lambda: (replica.shipper.shipping.waiting or 0) > 0)
