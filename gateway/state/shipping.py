@@ -44,6 +44,8 @@ MINUTES_FOR: Final = 30 * 24 * 60
 RETRY_WAIT_S: Final = 0.5
 """First pause after something failed; it doubles."""
 RETRY_WAIT_MAX_S: Final = 10.0
+FIRST_WAIT_S: Final = 3.0
+"""How long the start waits for the store to open the file."""
 LAST_WAIT_S: Final = 5.0
 """How long the end goes on sending what is left."""
 LOCAL_WAIT_S: Final = 10.0
@@ -143,6 +145,7 @@ class Shipper:
         return not self._thread.is_alive() and self._shipping.waiting == 0
 
     def _run(self) -> None:
+        self._store.flush(FIRST_WAIT_S)  # before that there may be no file
         wait_s = 0.0
         while not self._stopping:
             self._wake.wait(wait_s)
