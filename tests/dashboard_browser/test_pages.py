@@ -118,6 +118,10 @@ def test_a_failover_shows_both_attempts_on_the_time_line_and_what_each_cost(visi
     assert "provider_overloaded" in attempts.inner_text()
     detail = api(page, f"requests/{gateway.failed_over}").json()
     sent = [one for one in detail["costs"] if one["lines"]]
+    with page.expect_download() as taken:
+        attempts.get_by_role("button", name="Attempts as CSV").click()
+    rows = list(csv.DictReader(io.StringIO(taken.value.path().read_text())))
+    assert [(row["endpoint"], row["code"]) for row in rows] == [("north/up", "provider_overloaded"), ("south/up", "")]
     shown = page.locator("section[aria-label=Cost] tbody tr").count()
     assert shown == sum(len(one["lines"]) for one in sent) > 0
 

@@ -2,6 +2,7 @@
 
 import { el, empty } from "./dom.js";
 import { urlOf } from "./api.js";
+import { saveRows } from "./export.js";
 
 /**
  * @param {Object} options
@@ -10,7 +11,8 @@ import { urlOf } from "./api.js";
  *   `show` gives text or an element; `number` aligns right; `hint` is the full value; `hide` is "phone" for what a narrow screen can do without; `wide` may
  *   break anywhere, `narrow` breaks on a phone.
  * @param {Array<Object>} options.rows
- * @param {{path: string, parameters: Object}|null} options.source Where the rows are from, for CSV and JSON.
+ * @param {{path: string, parameters: Object}|null} options.source Where the rows are from, for CSV and JSON; none: they are
+ *   part of something larger, and are written out here.
  * @param {string} [options.none] What is said where there are no rows.
  */
 export function table({ caption, columns, rows, source = null, none = "Nothing here yet.", rowClass = null }) {
@@ -28,7 +30,7 @@ export function table({ caption, columns, rows, source = null, none = "Nothing h
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
       el("table", {}, el("caption", { class: "unseen" }, caption), el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)),
     ),
-    source ? downloads(source) : null,
+    source ? downloads(source) : ownDownloads(caption, rows),
   );
 }
 
@@ -41,6 +43,12 @@ export function downloads({ path, parameters = {}, name = null, csv = true }) {
     csv ? el("a", { href: urlOf(path, { ...parameters, format: "csv" }), download: `${file}.csv`, "aria-label": `${file} as CSV` }, "CSV") : null,
     el("a", { href: urlOf(path, parameters), download: `${file}.json`, "aria-label": `${file} as JSON` }, "JSON"),
   );
+}
+
+function ownDownloads(caption, rows) {
+  const file = caption.toLowerCase().replace(/[^a-z0-9]+/g, "-");
+  const button = (form) => el("button", { type: "button", class: "link", "aria-label": `${caption} as ${form.toUpperCase()}`, onclick: () => saveRows(rows, file, form) }, form.toUpperCase());
+  return el("p", { class: "downloads" }, button("csv"), button("json"));
 }
 
 function classOf(column) {
