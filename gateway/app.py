@@ -230,7 +230,7 @@ class Gateway:
             on_their_way=lambda: [] if self.engine.books is None else self.engine.books.on_their_way(),
             in_flight=lambda: self.admission.in_flight,
             key_records=self.access.ring.records,
-            spending=self.access.purse,
+            spending=self.store.budgets,
             unix_s=time.time,
             monotonic_s=time.monotonic,
             shelf=None if self.store.status().kind == "memory" else self.store.answers,

@@ -85,20 +85,25 @@ def live_table(on_their_way: Iterable[tuple[Intent, int]], labels: Mapping[str, 
     return Table(LIVE_COLUMNS, rows, {"in_flight": in_flight})
 
 
-def budgets_table(records: Iterable[KeyRecord], spending: Spending, unix_s: float) -> Table:
+async def budgets_table(records: Iterable[KeyRecord], spending: Spending, unix_s: float) -> Table:
     """`GET budgets`: every budget of every key that is in use, the one with least left first."""
+    bounded = {
+        record.id: record
+        for record in records
+        if record.deleted_us is None
+        and not record.disabled
+        and any(record.limits.budget(window) is not None for window in WINDOWS)
+    }
+    used: Mapping[str, Used] = await spending.usage([*bounded], unix_s) if bounded else {}
     found: list[tuple[int, dict[str, Any]]] = []
-    windows: list[tuple[Window, int]]
-    for record in records:
-        if record.deleted_us is not None or record.disabled:
-            continue
-        windows = [(window, budget) for window in WINDOWS if (budget := record.limits.budget(window)) is not None]
-        used = spending.usage(record.id, unix_s) if windows else None
-        for window, budget in windows:
-            if used is not None:
-                left = budget - _spent(used, window)
-                found.append((left, _budget(record, window, budget, used, unix_s)))
-    found.sort(key=lambda one: one[0])
+    for name in used.keys() & bounded.keys():
+        record, spent = bounded[name], used[name]
+        for window in WINDOWS:
+            budget = record.limits.budget(window)
+            if budget is not None:
+                left = budget - _spent(spent, window)
+                found.append((left, _budget(record, window, budget, spent, unix_s)))
+    found.sort(key=lambda one: (one[0], one[1]["key"], one[1]["window"]))
     return Table(BUDGET_COLUMNS, [row for _, row in found[:BUDGETS_MAX]])
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from itertools import islice
 from typing import Any, Final
 
@@ -58,7 +58,7 @@ class Dashboard:
         self._aside = Aside(sources.path)
         self._assets: Assets | None = None
         self._posts = {"sign-in": self._sign_in, "sign-out": self._sign_out, "chart": self._chart}
-        self._tables: dict[str, Callable[[float], Table]] = {
+        self._tables: dict[str, Callable[[float], Awaitable[Table]]] = {
             "live": self._live,
             "budgets": self._budgets,
             "prices": self._prices,
@@ -149,18 +149,18 @@ class Dashboard:
         if table is not None:
             query = Query(text, unix_s)
             query.expect(("format",))
-            return table_reply(table(unix_s), as_csv=query.flag("format", "csv"), name=name)
+            return table_reply(await table(unix_s), as_csv=query.flag("format", "csv"), name=name)
         job = Job(number=0, what=name, query=text, role=visitor.role, unix_s=unix_s, labels=self._labels())
-        return await self._aside.ask(self._with_facts(job))
+        return await self._aside.ask(await self._with_facts(job))
 
-    def _with_facts(self, job: Job) -> Job:
+    async def _with_facts(self, job: Job) -> Job:
         """With what only the gateway knows, where it takes that."""
         match job.what:
             case "overview":
                 return replace(
                     job,
                     facts={
-                        "budgets": self._budgets(job.unix_s).rows,
+                        "budgets": (await self._budgets(job.unix_s)).rows,
                         "in_flight": self._sources.in_flight(),
                         "endpoints": standings(self._look()),
                     },
@@ -172,13 +172,13 @@ class Dashboard:
             case _:
                 return job
 
-    def _live(self, _unix_s: float) -> Table:
+    async def _live(self, _unix_s: float) -> Table:
         return live_table(self._sources.on_their_way(), self._labels(), self._sources.in_flight())
 
-    def _budgets(self, unix_s: float) -> Table:
-        return budgets_table(self._sources.key_records(), self._sources.spending, unix_s)
+    async def _budgets(self, unix_s: float) -> Table:
+        return await budgets_table(self._sources.key_records(), self._sources.spending, unix_s)
 
-    def _prices(self, _unix_s: float) -> Table:
+    async def _prices(self, _unix_s: float) -> Table:
         return prices_table(self._sources.fleet())
 
     def _labels(self) -> dict[str, str]:

@@ -56,10 +56,10 @@ class Used(Protocol):
 
 
 class Spending(Protocol):
-    """What keys have spent: the Purse."""
+    """What keys have spent, wherever that is kept: `Budgets` of a StateStore."""
 
-    def usage(self, key_id: str, unix_s: float) -> Used:
-        """By window, and what is reserved."""
+    async def usage(self, key_ids: Sequence[str], unix_s: float) -> Mapping[str, Used]:
+        """By key and window, and what is reserved."""
         ...
 
 

@@ -60,7 +60,7 @@ class _Open:
 class _Nobody:
     """No key has spent anything."""
 
-    def usage(self, _key_id, _unix_s):
+    async def usage(self, _key_ids, _unix_s):
         raise AssertionError("no key has a budget")
 
 
