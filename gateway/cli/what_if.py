@@ -154,6 +154,9 @@ def _print(answer: WhatIf, form: Form) -> None:
     for line in answer.lines:
         for left in line.left_out:
             click.echo(f"left out of {_words(line)}: {left.requests} requests of {left.as_was_usd} USD: {left.reason}")
+    again = answer.given_again
+    if again.answers:
+        click.echo(f"{again.answers} answers were given again, which would have cost {again.saved_usd} USD more.")
     if answer.without_record:
         click.echo(f"{answer.without_record} requests have no decision record.")
     for caveat in answer.caveats:

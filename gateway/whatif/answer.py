@@ -42,6 +42,13 @@ class Line(Struct, frozen=True, gc=False, kw_only=True):
     left_out: tuple[LeftOut, ...]
 
 
+class GivenAgain(Struct, frozen=True, gc=False):
+    """Answers that were given again, or to several at once. By whole hours."""
+
+    answers: int
+    saved_usd: str
+
+
 class WhatIf(Struct, frozen=True, gc=False, kw_only=True):
     """All the answers about one window."""
 
@@ -56,6 +63,8 @@ class WhatIf(Struct, frozen=True, gc=False, kw_only=True):
     """Attempts whose cost nobody knows: in no sum."""
     without_record: int
     """Requests whose decision record is not kept."""
+    given_again: GivenAgain
+    """What would have been asked and billed without this gateway's own cache: in no line, as it has no row."""
     complete: bool
     """False: it ended early, and all figures are of the newest requests alone."""
     lines: tuple[Line, ...]
@@ -124,7 +133,7 @@ CAVEATS: Final = {
     "simulate --from-ledger`.",
     "today": "Requests without a record are decided by today's configuration, as if every endpoint had been well.",
     "prices": "A model or endpoint by name is priced as the configuration has it today, not as it was then.",
-    "no_cache": "Answers that this gateway gave again are not in it: they have no row in the ledger. `mixgate what-if "
-    "--savings` counts them.",
+    "no_cache": "Answers that this gateway gave again have no row in the ledger, and are in no line: they are counted "
+    "apart, by whole hours.",
 }
 """What is to be said of the figures, by what they depend on."""

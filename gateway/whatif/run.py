@@ -11,7 +11,7 @@ from gateway.config.catalogue import Catalogue
 from gateway.reports.money import usd
 from gateway.reports.reader import ReportReader, Request
 from gateway.state.ledger_reader import Filter
-from gateway.whatif.answer import CAVEATS, Tally, WhatIf
+from gateway.whatif.answer import CAVEATS, GivenAgain, Tally, WhatIf
 from gateway.whatif.case import US_PER_S, Case
 from gateway.whatif.savings import Savings, SavingsTally
 from gateway.whatif.scenarios import Kind, Scenario, World, scenario_of
@@ -89,7 +89,14 @@ class Inquiry:
         yield self._attempts
 
     def result(self) -> WhatIf:
-        """The answers, of all that was read so far."""
+        """The answers, of all that was read so far.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        wanted = self._wanted
+        since, until = wanted.since_unix_us or 0, wanted.until_unix_us or 0
+        answers, saved = self._reader.given_again(since, until, key_id=wanted.key_id, route=wanted.route)
         kinds: list[Kind] = [question.kind for question in self._questions]
         names: dict[str, None] = dict.fromkeys(name for kind in kinds for name in _CAVEATS[kind])
         if self._unrecorded:
@@ -102,6 +109,7 @@ class Inquiry:
             as_was_usd=usd(self._as_was),
             unknown_cost=self._unknown,
             without_record=self._unrecorded,
+            given_again=GivenAgain(answers, usd(saved)),
             complete=self._complete,
             lines=tuple(tally.line() for _, tally in self._scenarios),
             caveats=tuple(CAVEATS[name] for name in names),
@@ -113,9 +121,7 @@ class Inquiry:
         Raises:
             StoreError: The store cannot be read.
         """
-        since, until = self._wanted.since_unix_us or 0, self._wanted.until_unix_us or 0
-        replayed = self._reader.given_again(since, until, key_id=self._wanted.key_id, route=self._wanted.route)
-        return self._savings.result(self.result(), replayed)
+        return self._savings.result(self.result())
 
     def _scenario(self, question: Question) -> Scenario:
         return scenario_of(question.kind, question.name, self._world, without_cache(self._reader.tariff))

@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from gateway.reports.money import usd
 from gateway.reports.requests import was_rescued
-from gateway.whatif.answer import Line, Tally, WhatIf
+from gateway.whatif.answer import GivenAgain, Line, Tally, WhatIf
 from gateway.whatif.case import Case
 from gateway.whatif.scenarios import Scenario, World, extreme, first_choice
 
@@ -25,13 +25,6 @@ class Rescues(Struct, frozen=True, gc=False):
     requests: int
     kept_usd: str
     """What the parts before the cuts were billed: without a rescue they would have been thrown away."""
-
-
-class GivenAgain(Struct, frozen=True, gc=False):
-    """Answers that were given again, or to several at once. By whole hours."""
-
-    answers: int
-    saved_usd: str
 
 
 class Savings(Struct, frozen=True, gc=False, kw_only=True):
@@ -91,14 +84,8 @@ class SavingsTally:
             if first.cost_in_nusd is not None and case.final.cost_in_nusd is not None:
                 self._dearer += case.final.cost_in_nusd - first.cost_in_nusd
 
-    def result(self, whole: WhatIf, given_again: tuple[int, int]) -> Savings:
-        """What came of it.
-
-        Args:
-            whole: The window.
-            given_again: How many answers, and what they would have cost.
-        """
-        answers, saved = given_again
+    def result(self, whole: WhatIf) -> Savings:
+        """What came of it, in the window of an answer."""
         return Savings(
             since=whole.since,
             until=whole.until,
@@ -110,7 +97,7 @@ class SavingsTally:
             routing_usd=usd(self._priciest.difference_in_nusd),
             without_prompt_cache=self._uncached.line(),
             prompt_cache_usd=usd(self._uncached.difference_in_nusd),
-            given_again=GivenAgain(answers, usd(saved)),
+            given_again=whole.given_again,
             failovers=Failovers(self._failovers, usd(self._wasted), usd(self._dearer)),
             rescues=Rescues(self._rescues, usd(self._kept)),
         )

@@ -1,4 +1,4 @@
-"""`mixgate uptime` and `mixgate top`: tables when piped, and the same figures as CSV and JSON."""
+"""`mixgate uptime`: a table when piped, and the same figures as CSV and JSON."""
 
 import csv
 import io
@@ -49,33 +49,18 @@ def test_uptime_has_every_window_the_standing_and_its_cause(run):
     assert json.loads(run("uptime", "--endpoint", "nobody/m", "--json").output) == []
 
 
-@pytest.mark.usefixtures("day")
-def test_top_prints_one_table_of_each_when_piped(run):
-    said = run("top")
-    assert said.exit_code == 0, said.output
-    assert "Who spends, by key" in said.output
-    assert [line.split()[:4] for line in said.output.splitlines() if "team-a" in line] == [["team-a", "0.2", "2", "1"]]
-    told = json.loads(run("top", "--json", "--by", "model").output)
-    assert told["model"][0]["cost_usd"] == "0.0003"
-    assert {one["name"]: one["failed"] for one in told["endpoint"]} == {"a/m": 1, "b/m": 0}
-    rows = list(csv.DictReader(io.StringIO(run("top", "--csv").output)))
-    assert next((row["what"], row["name"]) for row in rows) == ("key", "team-a")
-
-
 @pytest.mark.parametrize(
     "words",
     [
         ["uptime", "--window", "long"],
         ["uptime", "--json", "--csv"],
-        ["top", "--by", "colour"],
-        ["top", "--window", "0s"],
     ],
 )
 def test_what_they_cannot_do_is_a_mistake_of_usage(run, words):
     assert run(*words).exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["uptime", "top", "requests"])
+@pytest.mark.parametrize("name", ["uptime", "requests"])
 def test_without_a_store_they_say_what_to_do(run, name):
     said = run(name)
     assert said.exit_code == 1

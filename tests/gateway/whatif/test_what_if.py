@@ -11,6 +11,8 @@ from gateway.explain.record import Rescued
 from gateway.observation import Observation
 from gateway.reports.reader import ReportReader
 from gateway.routing.ask import Ask
+from gateway.state.cache_rows import CacheRow, write_cache_rows
+from gateway.state.connection import open_writer
 from gateway.state.ledger_reader import Filter
 from gateway.whatif.run import Inquiry, Question, answer, savings
 from gateway.whatif.scenarios import KINDS, draw_of, with_policy
@@ -151,6 +153,18 @@ def test_what_is_not_there_cannot_be_asked_for(day):
         asked(day, "on:nowhere")
     with pytest.raises(ValueError, match="there is no policy 'luck'"):
         asked(day, "policy:luck")
+
+
+def test_answers_that_were_given_again_are_told_apart(day):
+    day.ask(START_S, [("a/m", {})])
+    connection = open_writer(day.path)
+    with connection:
+        write_cache_rows(connection, [CacheRow(START_S // 3600, "k", "m", "m", 3, 450_000)])
+        write_cache_rows(connection, [CacheRow(START_S // 3600 + 50, "k", "m", "m", 9, 9)])
+    connection.close()
+    found = asked(day, "no_cache", window=(START_S, START_S + 3600))
+    assert (found.given_again.answers, found.given_again.saved_usd) == (3, "0.00045")
+    assert found.as_was_usd == "0.00015"
 
 
 def test_savings_add_up_what_each_part_saved(day):
