@@ -82,6 +82,11 @@ SECTIONS = (
         "Of one answer, and of [alerts](../how-to/alerts.md); see [reports](../how-to/read-reports.md).",
         ("gateway/reports/", "gateway/whatif/", "gateway/alerts/"),
     ),
+    (
+        "The dashboard",
+        "Who is signed in, and what is looked up at once; see [its API](dashboard-api.md).",
+        ("gateway/dashboard/",),
+    ),
     ("What `mixgate import` and `mixgate refresh` read", "", ("gateway/imports/", "gateway/config/refreshed.py")),
     ("The local backend", "", ("gateway/app.py", "local_backend/")),
     ("Model files", "What a GGUF may hold before it is refused.", ("local_backend/gguf",)),

@@ -23,6 +23,7 @@ PATIENCE_S: Final = 20.0
 IDLE_S: Final = 300.0
 """How long it stays without a job."""
 RETRY_AFTER_S: Final = 1.0
+"""When to ask again where it could not answer."""
 _PASSED_ON: Final = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "LD_LIBRARY_PATH")
 """All of the environment that it gets: no key, no token."""
 _done: Final = msgspec.msgpack.Decoder(Done)

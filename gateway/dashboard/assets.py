@@ -13,6 +13,7 @@ PACKAGED: Final[Mapping[str, tuple[str, str]]] = {}
 PLACE: Final = "/dashboard/static/"
 PAGE: Final = "index.html"
 DIGEST_CHARS: Final = 16
+"""Of a file's path, which change with its content."""
 FILE_MAX_BYTES: Final = 4 * 1024 * 1024
 """One file. A larger one is not served."""
 TYPES: Final[Mapping[str, str]] = {

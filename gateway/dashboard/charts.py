@@ -22,6 +22,7 @@ MAX_SERIES: Final = 12
 MAX_POINTS: Final = 120
 """Of one series: a quarter of a year by days, or five days by hours."""
 MAX_BODY_BYTES: Final = 256 * 1024
+"""What describes a chart."""
 LABEL_FONT_PX: Final = 11
 """As in the style sheet: room for the labels is reckoned with it."""
 LINKS_BELOW: Final = "/dashboard/"

@@ -31,9 +31,11 @@ LOOK_UP_MAX_S: Final = 5.0
 """How long one look-up may take."""
 NICENESS: Final = 5
 RETRY_AFTER_S: Final = 1.0
+"""When to ask again where the file could not be read."""
 OPENING_S: Final = 1.0
 """How long the file is waited for."""
 OPENING_STEP_S: Final = 0.05
+"""How often it is looked for."""
 
 _log = logging.getLogger("mixgate.dashboard")
 _jobs: Final = msgspec.msgpack.Decoder(Job)

@@ -25,6 +25,7 @@ from providers.base import Price
 from providers.pricing import price_in_force
 
 ID_MAX_CHARS: Final = 64
+"""The id of a request."""
 _COUNTS: Final = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 _BILLED: Final = frozenset({"price", "estimate", "recovered"})
 """Costs that follow from our prices."""

@@ -17,6 +17,7 @@ PACE_MINUTES: Final = 30
 OFF: Final = "off"
 """Cannot be asked, whatever its standing."""
 EVENTS_MAX: Final = 1000
+"""Changes of standing in one answer."""
 DAYS_MAX: Final = 366
 """Bars of one Endpoint."""
 MINUTES_MAX: Final = 31 * MINUTES_PER_DAY

@@ -24,7 +24,9 @@ SECURE_COOKIE: Final = "__Host-mixgate"
 LOCAL_COOKIE: Final = "mixgate_local"
 """Over plain http on this machine, where not every browser takes a cookie that is for https alone."""
 TOKEN_MAX_CHARS: Final = 512
+"""A token; what is longer is none."""
 COOKIE_MAX_CHARS: Final = 128
+"""A session's cookie; what is longer is none."""
 _LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _OWN_PAGES: Final = frozenset({b"same-origin", b"none"})
 """`none`: somebody typed the address."""

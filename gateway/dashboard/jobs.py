@@ -13,6 +13,7 @@ from gateway.observation import Observation, Quantiles
 HEAD: Final = struct.Struct("!I")
 """The length of what follows."""
 FRAME_MAX_BYTES: Final = 64 * 1024 * 1024
+"""One job, or its reply."""
 CHART: Final = "chart"
 WHAT_IF: Final = "what-if"
 OVERVIEW: Final = "overview"

@@ -21,12 +21,15 @@ IDLE_S: Final = 1800.0
 TRIES_MAX: Final = 5
 """Tries to sign in of one address a minute."""
 TRIES_WINDOW_S: Final = 60.0
+"""How long a try counts."""
 PEERS_MAX: Final = 4096
 """Addresses whose tries are remembered."""
 TOKEN_BYTES: Final = 32
+"""Random bytes of a cookie, and of a CSRF token."""
 SEEN_EVERY_S: Final = 60.0
 """How exactly it is shared when somebody was last seen."""
 MARK_BYTES: Final = 32
+"""By which a shared session is known to be ours."""
 TENANT: Final = "dashboard sessions"
 """Apart from all else on the shelf."""
 

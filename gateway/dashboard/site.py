@@ -38,9 +38,11 @@ API: Final = "/dashboard/api/"
 SEGMENTS_MAX: Final = 2
 """Of a page's path."""
 SIGN_IN_MAX_BYTES: Final = 4096
+"""The body of a sign-in."""
 LABELS_MAX: Final = 2000
 """Keys that are called by their names; others by their public id."""
 CHART_MAX_BYTES: Final = 256 * 1024
+"""What describes a chart."""
 _REDIRECT: Final = 308
 _NOTHING: Final = 204
 _log = logging.getLogger("mixgate.dashboard")
