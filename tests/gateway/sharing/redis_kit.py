@@ -71,6 +71,17 @@ class Server:
             writer.close()
             await writer.wait_closed()
 
+    async def number(self, *words):
+        """One command that gives a number, or nothing, which is 0."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write((" ".join(f'"{word}"' for word in words) + "\r\n").encode())
+            head = await reader.readuntil(b"\r\n")
+            return 0 if head == b"$-1\r\n" else int(await reader.readuntil(b"\r\n"))
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
     async def settle(self, prefix="t:"):
         """Let there have been gateways with this prefix for long, so that none has to wait for others."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
