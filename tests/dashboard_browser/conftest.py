@@ -17,6 +17,7 @@ from tests.dashboard_browser.kit import (
     VIEWER,
     Visits,
     fill,
+    issue_key,
     sign_in,
     wait_for_url,
 )
@@ -42,6 +43,9 @@ def gateway(tmp_path_factory):
     try:
         told.url = wait_for_url(process, output)
         told.home = home
+        told.attacks["key label"] = "<img src=x onerror=window.hit=900>900"
+        for name in ("checkout", told.attacks["key label"]):
+            issue_key(told.url, name)
         yield told
     finally:
         process.kill()  # what it holds is thrown away

@@ -6,6 +6,8 @@ from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
+
 from gateway.observation import TTFT_BUCKETS, MinuteRow
 from gateway.state.connection import FILE_NAME
 from gateway.state.writer import EndpointEvent
@@ -50,6 +52,14 @@ def wait_for_url(process, output):
         assert process.poll() is None, output.read_text()
         time.sleep(0.05)
     raise AssertionError(output.read_text())
+
+
+def issue_key(url, name):
+    """A key that may spend five dollars a day."""
+    wanted = {"name": name, "limit": 5, "limit_reset": "daily"}
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    answer = httpx.post(f"{url}/api/v1/keys", json=wanted, headers=headers, timeout=WAIT_S, trust_env=False)
+    assert answer.is_success, answer.text
 
 
 class TimedDay(Day):

@@ -65,6 +65,21 @@ def test_the_overview_says_what_the_api_says(visit, admin):
     ]
 
 
+def test_budgets_say_what_is_left_and_lead_to_what_was_spent(visit, admin):
+    page = visit("keys", signed_in=admin)
+    settle(page)
+    row = page.locator("section[aria-label=Budgets] tbody tr", has_text="checkout")
+    assert "$5.00" in row.inner_text()
+    assert "0 %" in row.inner_text()
+    row.get_by_role("link").click()
+    page.wait_for_url("**/dashboard/requests?key=*")
+    page.get_by_text("No request fits these filters").wait_for()
+    page.locator("#pages").get_by_role("link", name="Overview").click()
+    settle(page)
+    tile = page.locator(".tile", has=page.get_by_text("Budget left", exact=True))
+    assert tile.locator(".tile-value").inner_text() == "$5.00"
+
+
 def test_filters_are_in_the_url_and_back_and_forward_follow_them(visit, admin):
     page = visit("", signed_in=admin)
     page.get_by_role("button", name="30 days").click()
