@@ -19,7 +19,7 @@ from gateway.state.blocks import BLOCK_FULL_BYTES, RECORD_MAX_BYTES, RECORDS_MAX
 from gateway.state.connection import StoreLock, make_private, move_aside, open_writer
 from gateway.state.entries import Outbox
 from gateway.state.errands import Errands, Work
-from gateway.state.errors import DamagedStoreError, StoreError, translate
+from gateway.state.errors import DamagedStoreError, StoreError, StoreInUseError, translate
 from gateway.state.pending import Pending
 from gateway.state.salvage import restore_keys
 from gateway.state.writer import RECORDS_MAX_BYTES, EndpointEvent, Writer
@@ -272,6 +272,13 @@ class Store:
         if isinstance(error, DamagedStoreError):
             self._checked = False
             self._replace_damaged(error)
+        elif isinstance(error, StoreInUseError):
+            if not isinstance(self.failure, StoreInUseError):
+                _log.error(
+                    "%s: %s. This gateway keeps no ledger, knows nothing of what keys spend, and refuses what may cost "
+                    "something",
+                    *(self.path.parent, error),
+                )
         elif self.failure is None or type(self.failure) is not type(error):
             _log.warning(
                 "%s cannot be written: %s. Requests are answered all the same; the ledger is kept in the journal, and "

@@ -275,7 +275,7 @@ def test_two_gateways_do_not_write_one_file(tmp_path: Path, caplog: pytest.LogCa
             first.close()
             assert second.flush(WAIT_S)
             assert second.failure is None
-    assert "MIXGATE_HOME of its own" in caplog.text
+    assert "MIXGATE_HOME of its own. This gateway keeps no ledger" in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["not a database at all" * 300, ""])
