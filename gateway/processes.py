@@ -154,7 +154,7 @@ async def _own(start: Start, link: ControlLink, said: "asyncio.Queue[Control | N
     catalogue = await asyncio.to_thread(_load, Path(start.config), env, start.overrides)
     adopt(catalogue.gateway.log)
     home = home_folder(env)
-    owner = Owner(home, LocalBackend(local_models(catalogue), home=home), start.living, catalogue.gateway.postgres)
+    owner = Owner(home, LocalBackend(local_models(catalogue), home=home), start.living, catalogue.gateway)
     try:
         await owner.start()
     except StoreInUseError as error:

@@ -115,6 +115,20 @@ class SharedPurse(Purse):
         self.note(self._leases[grant.id].accounts)
         return found
 
+    def restore(
+        self,
+        lease_id: str,
+        key_id: str,
+        amount_in_nusd: int,
+        holds: Sequence[tuple[str, int, float]],
+        *,
+        until_s: float,
+        closed: bool,
+    ) -> None:
+        """Take up a lease that an earlier Purse granted."""
+        super().restore(lease_id, key_id, amount_in_nusd, holds, until_s=until_s, closed=closed)
+        self.note(self._leases[lease_id].accounts)
+
     def missing(self, lease_id: str, attempt_id: str, worst_in_nusd: int) -> tuple[str, int]:
         """Whose lease it is, and how much it lacks to hold an Attempt; 0 or less where it covers that."""
         lease, missing = self._missing(lease_id, attempt_id, worst_in_nusd)

@@ -105,6 +105,8 @@ class Reserve(Struct, frozen=True, tag=True, array_like=True):
     unix_s: float
     now_s: float
     total_s: float
+    told: bool = False
+    """Whether nobody waits for the answer, as the key has no budget."""
 
 
 class Hold(Struct, frozen=True, tag=True, array_like=True):

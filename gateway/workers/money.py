@@ -137,11 +137,23 @@ class Money:
             return counter.settle(name, message)
         if isinstance(message, Release):
             return counter.release(name, message)
-        return counter.usage(message.key_ids, message.unix_s)
+        return counter.usage(name, message)
 
 
 def _settle(answer: "asyncio.Future[Any]", value: Any) -> None:
-    if not answer.done():
+    if asyncio.isfuture(value):
+        asking: asyncio.Future[Any] = value
+
+        def pass_on(_: "asyncio.Future[Any]") -> None:
+            if answer.done() or asking.cancelled():
+                answer.cancel()
+            elif (error := asking.exception()) is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(asking.result())
+
+        asking.add_done_callback(pass_on)
+    elif not answer.done():
         answer.set_result(value)
 
 

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.access import Access
-from gateway.config.stores import PostgresSettings
+from gateway.config.catalogue import GatewaySettings
 from gateway.errors import KeysUnavailableError
+from gateway.keys.purse import Purse
 from gateway.keys.storage import saver
 from gateway.ledger.books import FOLDER_NAME
-from gateway.sharing.memory import MemoryAnswers, MemorySessions
+from gateway.sharing.base import StateStore
+from gateway.sharing.memory import MemoryStore
+from gateway.sharing.opening import open_redis
+from gateway.sharing.shared_purse import SharedPurse
 from gateway.state.blocks import Packed
 from gateway.state.cache_rows import write_cache_rows
 from gateway.state.connection import FILE_NAME, StoreLock
@@ -58,6 +62,8 @@ KEY_WAIT_S: Final = 1.0
 """How long a change of a key waits until every worker has it."""
 FIGURES_WAIT_S: Final = 1.0
 """How long metrics wait for a worker's figures."""
+ALONE: Final = GatewaySettings()
+"""Nothing is shared with other machines."""
 ALONE_LOOK_S: Final = 0.1
 FLUSH_WAIT_S: Final = 10.0
 
@@ -76,22 +82,24 @@ class Owner:
         home: MIXGATE_HOME.
         backend: The local models.
         living: Workers that are there already.
-        fleet: Where the ledger is sent, and keys are shared.
+        settings: Of them, what is shared with other machines.
     """
 
-    def __init__(
-        self, home: Path, backend: Backend, living: Sequence[str], fleet: PostgresSettings | None = None
-    ) -> None:
+    def __init__(self, home: Path, backend: Backend, living: Sequence[str], settings: GatewaySettings = ALONE) -> None:
         self.name = secrets.token_hex(8)
         self.home = home
         self.path = home / FILE_NAME
         self.backend = backend
-        self.access = Access(home)
-        self.access.purse.knows_past = False
-        self.counter = Counter(self.access.purse, self.access.limiter, time.monotonic)
+        self.access = Access(home, Purse if settings.redis is None else SharedPurse)
+        purse, ring, limiter = self.access.purse, self.access.ring, self.access.limiter
+        purse.knows_past = False
+        self.shared: StateStore
+        if settings.redis is not None and isinstance(purse, SharedPurse):
+            self.shared = open_redis(settings.redis, home, ring, purse, limiter)
+        else:
+            self.shared = MemoryStore(ring.chain, purse, limiter)
+        self.counter = Counter(self.shared, purse, time.monotonic)
         self.money = Money(self.counter, living)
-        self.answers = MemoryAnswers()
-        self.sessions = MemorySessions()
         self.ends: dict[str, OwnerEnd] = {}
         """Workers' lines."""
         self.connections: set[OwnerEnd] = set()
@@ -104,7 +112,7 @@ class Owner:
         self._tasks: list[asyncio.Task[None]] = []
         self._store: Store | None = None
         self._server: asyncio.Server | None = None
-        self._fleet = fleet
+        self._fleet = settings.postgres
         self._shipper: Shipper | None = None
         self._burying: set[asyncio.Task[None]] = set()
 
@@ -130,6 +138,7 @@ class Owner:
         self._store.attach(self._intake)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(lambda: OwnerEnd(self), sock=listener)
+        await self.shared.start()
         self._tasks = [
             asyncio.create_task(self._become_whole()),
             asyncio.create_task(tell_statuses(self.backend, self.tell_all)),
@@ -147,6 +156,7 @@ class Owner:
             self._server.close()
         for end in [*self.connections]:
             end.link.close()
+        await self.shared.aclose()
         await self.backend.aclose()
         await asyncio.gather(*self._burying, return_exceptions=True)
         if self._shipper is not None:
@@ -287,9 +297,9 @@ class OwnerEnd(asyncio.Protocol):
             Leave: lambda told: owner.counter.leave(self.name, told),
             AllowancesAsked: owner.counter.allowances,
             HintTold: lambda told: owner.tell_all(told, but=self.name),
-            SessionAsked: lambda asked: owner.sessions.find(asked.session, asked.unix_s),
-            SessionTold: lambda told: owner.sessions.remember(told.session, told.endpoint_id, told.unix_s),
-            AnswerAsked: lambda asked: owner.answers.get(asked.tenant, asked.digest, asked.unix_s),
+            SessionAsked: lambda asked: owner.shared.sessions.find(asked.session, asked.unix_s),
+            SessionTold: lambda told: owner.shared.sessions.remember(told.session, told.endpoint_id, told.unix_s),
+            AnswerAsked: lambda asked: owner.shared.answers.get(asked.tenant, asked.digest, asked.unix_s),
             AnswerTold: self._keep_answer,
             KeyChanged: lambda told: owner.change_key(self.name, told),
             LocalAsked: self._window.ask,
@@ -341,9 +351,9 @@ class OwnerEnd(asyncio.Protocol):
 
     def _keep_answer(self, told: AnswerTold) -> None:
         if told.data is None:
-            self._owner.answers.drop(told.tenant, told.digest)
+            self._owner.shared.answers.drop(told.tenant, told.digest)
         else:
-            self._owner.answers.put(told.tenant, told.digest, told.data, told.ttl_s, told.unix_s)
+            self._owner.shared.answers.put(told.tenant, told.digest, told.data, told.ttl_s, told.unix_s)
 
     def _keep_records(self, told: Records) -> None:
         for record in told.records:

@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from gateway.errors import KeysUnavailableError
 from gateway.keys.budget import AMOUNT_MAX_IN_NUSD, Offer
 from gateway.keys.limits import Allowance, Bucket, Kind, Limited, Limiter, Pace, Pass
@@ -115,7 +117,7 @@ class OwnerBudgets:
         if not self.has_budget(key_id):
             grant = Grant(lease_id, max((one.worst_in_nusd(one.output_tokens) for one in offers), default=0))
             self._leases[lease_id] = _Lease(key_id, grant, until_s)
-            self._line.tell(asked)
+            self._line.tell(replace(asked, told=True))
             return grant
         try:
             answer: tuple[Grant | None, Refusal | None] = await self._ask(asked, tuple[Grant | None, Refusal | None])

@@ -9,7 +9,7 @@ from gateway.keys.limits import Limiter
 from gateway.keys.ring import KeyRing
 from gateway.workers.line import OwnerLine
 from gateway.workers.messages import Hello
-from gateway.workers.owner import Owner
+from gateway.workers.owner import ALONE, Owner
 from gateway.workers.shared import OwnerState
 
 WAIT_S = 20.0
@@ -64,9 +64,9 @@ async def until(true, what="it"):
 
 
 @asynccontextmanager
-async def owner_of(home, *records, backend=None, living=()):
+async def owner_of(home, *records, backend=None, living=(), settings=ALONE):
     """An owner at work, whose keys are these."""
-    owner = Owner(home, backend or FakeBackend(), living)
+    owner = Owner(home, backend or FakeBackend(), living, settings)
     for record in records:
         owner.access.ring.put(record)
     await owner.start()
