@@ -12,6 +12,7 @@ import json
 import pstats
 import tempfile
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,11 @@ from bench.modes import MODEL, write_bodies
 from bench.tools import BenchError
 from gateway.app import Gateway
 from gateway.config.load import load
+from gateway.explain.trace import Sink, Trace
 from gateway.server.exchange import FIELDS, HOST, LOOPBACK, ON_DISCONNECT, SEND_WHOLE
 from gateway.server.run import GC_THRESHOLD
-from gateway.state.store import Store
+from gateway.trace_context import Propagator
+from gateway.tracing.export import QUEUE_MAX
 from providers.http_connection import Connection, Pool
 from providers.http_transport import HttpTransport, Origin
 
@@ -34,6 +37,8 @@ REPEATS = 40
 """The fastest of so many batches counts: whatever disturbs one only makes it slower."""
 LIMIT_US = 36.0
 """Of the loop's own thread, with a record of its decision: a quarter more than before there was anything to decide."""
+WATCHED_LIMIT_US = 10.0
+"""What metrics and traces may add to that."""
 BATCH = 500
 AT_ONCE = 20
 KEPT = 4000
@@ -89,6 +94,8 @@ class Costs:
     """Of the loop's thread, with the ledger too."""
     all_us: float
     """Of all threads: that of the store packs, compresses and writes."""
+    watched_us: float = 0.0
+    """Of the loop's thread, with the ledger, metrics and traces."""
 
 
 def measure_in_process(repeats: int = REPEATS) -> Costs:
@@ -101,7 +108,12 @@ def judge_in_process(costs: Costs) -> list[Judgement]:
     """Against the bar."""
     cost_us = costs.stored_us
     status: Status = "PASS" if cost_us <= LIMIT_US else "FAIL"
-    return [Judgement("a routed request, its record included", "us", LIMIT_US, None, cost_us, status)]
+    more_us = costs.watched_us - costs.booked_us
+    watched: Status = "PASS" if more_us <= WATCHED_LIMIT_US else "FAIL"
+    return [
+        Judgement("a routed request, its record included", "us", LIMIT_US, None, cost_us, status),
+        Judgement("metrics and traces, more than without", "us", WATCHED_LIMIT_US, None, more_us, watched),
+    ]
 
 
 def profile_in_process(requests: int = KEPT) -> str:
@@ -125,14 +137,34 @@ async def _measure(home: Path, repeats: int) -> Costs:
     batch = await _warm_batches(gateway, home)
     plain_us = await _fastest_us(batch, repeats, gateway)
     await gateway.start()
+    engine = gateway.engine
     try:
-        books, gateway.engine.books = gateway.engine.books, None
+        books, engine.books = engine.books, None
+        watching, engine.sink = engine.sink, gateway.watching.store
         stored_us = await _fastest_us(batch, repeats, gateway)
-        gateway.engine.books = books
+        assert books is not None  # noqa: S101 (it was started)
+        engine.books, books.on_settled = books, None
         booked_us = await _fastest_us(batch, repeats, gateway)
-        return Costs(plain_us, stored_us, booked_us, await _all_us(gateway, batch))
+        all_us = await _all_us(gateway, batch)
+        books.on_settled, engine.sink = gateway.watching.meter.settled, _Traced(watching)
+        engine.propagator = Propagator(1.0)
+        watched_us = await _fastest_us(batch, repeats, gateway)
+        return Costs(plain_us, stored_us, booked_us, all_us, watched_us)
     finally:
         await gateway.aclose()
+
+
+class _Traced:
+    """Hands Traces to a queue, as the exporter's beside the store is."""
+
+    def __init__(self, sink: Sink | None) -> None:
+        self._sink = sink
+        self._queue: deque[Trace] = deque(maxlen=QUEUE_MAX)
+
+    def put(self, trace: Trace, /) -> bool:
+        """A request is over."""
+        self._queue.append(trace)
+        return self._sink is None or self._sink.put(trace)
 
 
 async def _fastest_us(batch: Batch, repeats: int, gateway: Gateway) -> float:
@@ -156,8 +188,8 @@ async def _all_us(gateway: Gateway, batch: Batch) -> float:
 
 def _flush(gateway: Gateway) -> None:
     """Have every record so far in the file: one that is dropped costs less."""
-    sink = gateway.engine.sink
-    if isinstance(sink, Store) and (not sink.flush(FLUSH_MAX_S) or sink.dropped):
+    store = gateway.watching.store
+    if store is not None and (not store.flush(FLUSH_MAX_S) or store.dropped):
         raise BenchError("the store did not keep every record, so the figure would mean nothing")
 
 

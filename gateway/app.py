@@ -216,6 +216,7 @@ class Gateway:
             purse=self.access.purse,
             store=lambda: self._store,
             books=lambda: self.engine.books,
+            shipping=lambda: None if self._shipper is None else self._shipper.shipping,
             telemetry_dropped=lambda: self.watching.telemetry_dropped,
             now_s=time.monotonic,
             unix_s=time.time,

@@ -35,6 +35,8 @@ class Watching:
     def __init__(self, sources: Sources) -> None:
         self._sources: Final = sources
         self.meter: Final = Meter()
+        self.store: Store | None = None
+        """Where records go in the end."""
         self._exporter: Exporter | None = None
         self._lines: RequestLog | None = None
         self.post: Post[Any] | None = None
@@ -47,6 +49,7 @@ class Watching:
             ConfigError: Traces are wanted, and the library for that is not installed.
         """
         adopt(settings.log)
+        self.store = store
         sinks: list[Sink] = [self.meter]
         books.on_settled = self.meter.settled
         if settings.log.requests:

@@ -174,6 +174,12 @@ LEDGER_UNJOURNALED: Final = Family(
 LEDGER_REPEATED: Final = Family(
     "ledger_repeated_settlements", "counter", (), "Settlements of what was settled before; they change nothing"
 )
+FLEET_SENT: Final = Family("fleet_rows_sent", "counter", (), "Rows of the ledger that the fleet's Postgres has taken")
+FLEET_WAITING: Final = Family("fleet_rows_waiting", "gauge", (), "Rows that have still to be sent there")
+FLEET_REFUSED: Final = Family(
+    "fleet_rows_refused", "counter", (), "Rows that it did not take, which is a fault of ours"
+)
+FLEET_REACHABLE: Final = Family("fleet_reachable", "gauge", (), "0 while nothing can be sent there")
 STORE_WRITABLE: Final = Family("store_writable", "gauge", (), "0 while mixgate.db cannot be written")
 RECORDS_DROPPED: Final = Family("records_dropped", "counter", (), "Decision records that were not kept")
 TELEMETRY_DROPPED: Final = Family(

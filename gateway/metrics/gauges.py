@@ -19,6 +19,10 @@ from gateway.metrics.families import (
     ENDPOINT_IN_FLIGHT,
     ENDPOINT_STANDING,
     ENDPOINT_UPTIME,
+    FLEET_REACHABLE,
+    FLEET_REFUSED,
+    FLEET_SENT,
+    FLEET_WAITING,
     KEY_BUDGET,
     KEY_BUDGET_LEFT,
     LEASES_EXPIRED,
@@ -44,6 +48,7 @@ from gateway.metrics.families import (
     Sample,
 )
 from gateway.observation import Standing
+from gateway.state.shipping import Shipping
 from gateway.state.store import Store
 
 BUDGETS_MAX: Final = 500
@@ -93,6 +98,8 @@ class Sources(Struct, frozen=True, kw_only=True):
     purse: Purse
     store: Callable[[], Store | None]
     books: Callable[[], Books | None]
+    shipping: Callable[[], Shipping | None]
+    """How far the fleet's Postgres has the ledger."""
     telemetry_dropped: Callable[[], int]
     now_s: Callable[[], float]
     """The monotonic clock."""
@@ -150,11 +157,17 @@ def _money(sources: Sources) -> Iterator[tuple[Family, Sample]]:
 
 
 def _written(sources: Sources) -> Iterator[tuple[Family, Sample]]:
-    books, store = sources.books(), sources.store()
+    books, store, shipping = sources.books(), sources.store(), sources.shipping()
     yield TELEMETRY_DROPPED, ((), sources.telemetry_dropped())
     if store is not None:
         yield STORE_WRITABLE, ((), int(store.failure is None))
         yield RECORDS_DROPPED, ((), store.dropped)
+    if shipping is not None:
+        yield FLEET_SENT, ((), shipping.sent)
+        yield FLEET_REFUSED, ((), shipping.refused)
+        yield FLEET_REACHABLE, ((), int(shipping.failure is None))
+        if shipping.waiting is not None:
+            yield FLEET_WAITING, ((), shipping.waiting)
     if books is not None:
         yield LEDGER_IN_FLIGHT, ((), books.in_flight)
         yield LEDGER_BEHIND, ((), int(books.behind))

@@ -275,6 +275,8 @@ def test_every_family_that_means_trouble_is_watched():
         "mixgate_build_info",
         "mixgate_endpoint_in_flight",
         "mixgate_leases_expired_total",
+        "mixgate_fleet_rows_sent_total",
+        "mixgate_fleet_rows_refused_total",
         "mixgate_overdrawn_usd_total",
         "mixgate_ledger_unjournaled_attempts_total",
         "mixgate_ledger_repeated_settlements_total",

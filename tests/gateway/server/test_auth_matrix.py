@@ -13,9 +13,9 @@ from gateway.keys.credential import digest_of
 from gateway.server.exchange import FIELDS, HOST, LOOPBACK
 
 CONFIG = "gateway: {{hosts: [gate.example]{more}}}\nproviders: {{local: {{dialect: local, models: {{}}}}}}\n"
-YAML_KEY, ADMIN = "yaml-key-0123456789", "admin-token-0123456789"
-ENV = {"YAML_KEY": YAML_KEY, "ADMIN": ADMIN}
-OPEN, ASK, ADMINISTER = "anyone", "ask", "administer"
+YAML_KEY, ADMIN, METRICS = "yaml-key-0123456789", "admin-token-0123456789", "metrics-token-0123456789"
+ENV = {"YAML_KEY": YAML_KEY, "ADMIN": ADMIN, "METRICS": METRICS}
+OPEN, ASK, ADMINISTER, WATCH = "anyone", "ask", "administer", "watch"
 
 PATHS = {
     "/livez": (OPEN, {"GET"}),
@@ -26,6 +26,7 @@ PATHS = {
     "/api/v1/models/m": (ASK, {"GET"}),
     "/v1/route/explain": (ASK, {"POST"}),
     "/api/v1/key": (ASK, {"GET"}),
+    "/metrics": (WATCH, {"GET"}),
     "/api/v1/keys": (ADMINISTER, {"GET", "POST"}),
     "/api/v1/keys/HASH": (ADMINISTER, {"GET", "PATCH", "DELETE"}),
     "/api/v1/keys/HASH/rotate": (ADMINISTER, {"POST"}),
@@ -72,7 +73,7 @@ async def credentials(gateway):
     """Headers by what they are."""
     office = gateway.access.office
     record, good = await issue(gateway, "issued")
-    found = {"issued": good, "yaml": YAML_KEY.encode(), "admin": ADMIN.encode()}
+    found = {"issued": good, "yaml": YAML_KEY.encode(), "admin": ADMIN.encode(), "metrics": METRICS.encode()}
     for name in ("disabled", "deleted", "old, overlapping", "old, over", "expired"):
         one, found[name] = await issue(gateway, name)
         if name == "expired":
@@ -131,7 +132,7 @@ async def status_of(gateway, path, method, place, fields):
     return sent[0]["status"]
 
 
-def rights_of(name, place, *, keyed, admin_token):
+def rights_of(name, place, *, keyed, admin_token):  # noqa: PLR0911  # one line per rule
     """What a credential gives, from a place: rights, or the status of the refusal. Written apart from the code."""
     host, loopback, more = PLACES[place]
     if host == "evil.example":
@@ -140,12 +141,16 @@ def rights_of(name, place, *, keyed, admin_token):
     if not keyed and not is_here:
         return 403
     if not keyed and not admin_token:
-        return {OPEN, ASK, ADMINISTER}
+        return {OPEN, ASK, ADMINISTER, WATCH}
     if keyed and name in BAD:
         return 401
-    if name == "home":
-        return {OPEN, ADMINISTER} if is_here else 403
-    return {OPEN, ADMINISTER} if name in (ADMINS if keyed else {"admin"}) else {OPEN, ASK}
+    if name == "home" and not is_here:
+        return 403
+    if name in {"home", *(ADMINS if keyed else {"admin"})}:
+        return {OPEN, ADMINISTER, WATCH}
+    if name == "metrics":
+        return {OPEN, WATCH}
+    return {OPEN, ASK} if keyed else {OPEN, ASK, WATCH}
 
 
 def expected(path, method, rights):
@@ -178,7 +183,7 @@ async def try_all(gateway, headers, *, keyed, admin_token):
     return count
 
 
-@pytest.mark.parametrize("more", [", client_keys: [env:YAML_KEY], admin_token: env:ADMIN"])
+@pytest.mark.parametrize("more", [", client_keys: [env:YAML_KEY], admin_token: env:ADMIN, metrics_token: env:METRICS"])
 async def test_every_path_is_closed_to_everybody_who_has_no_right_to_it(tmp_path, more):
     async with gateway_in(tmp_path, more) as gateway:
         await try_all(gateway, await credentials(gateway), keyed=True, admin_token=True)
