@@ -15,7 +15,7 @@ from gateway.state.writer import Writer
 
 ROWS = 6 * STRETCH_ROWS + 77
 STEP_US = 1_000_000
-CASES = 60
+CASES = 25
 
 
 def entry(dice: random.Random, number: int) -> Entry:

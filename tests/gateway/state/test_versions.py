@@ -18,7 +18,7 @@ from tests.gateway.ledger.ledger_kit import Ledger, rows_of, total_of
 
 LAST = len(MIGRATIONS)
 KILLS = 100 if FULL else 20
-ROWS = 2500
+ROWS = 1200
 
 
 def filled(home, count=ROWS) -> Ledger:
