@@ -56,12 +56,12 @@ class Aside:
         """
         if len(self._waiting) >= WAITING_MAX:
             raise DashboardBusyError("The dashboard is asked too much at once.", retry_after_s=RETRY_AFTER_S)
-        stdin = await self._start()
         self._number += 1
         number = self._number
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[number] = reply
         try:
+            stdin = await self._start()
             stdin.write(frame(replace(job, number=number)))
             async with asyncio.timeout(PATIENCE_S):
                 await stdin.drain()
