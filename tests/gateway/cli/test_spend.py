@@ -81,7 +81,11 @@ def test_models_are_added_up_over_the_time_that_was_asked_for(run):
 @pytest.mark.usefixtures("ledger")
 def test_json_has_money_as_decimal_strings(run):
     said = json.loads(run("--by", "tag", "--json").output)
-    assert {line["tag"]: line["cost_usd"] for line in said} == {"x": "0.000002044", "y": "0.000001022", "": "0.000001022"}
+    assert {line["tag"]: line["cost_usd"] for line in said} == {
+        "x": "0.000002044",
+        "y": "0.000001022",
+        "": "0.000001022",
+    }
     assert all(isinstance(line["attempts"], int) for line in said)
 
 
@@ -96,6 +100,22 @@ def test_no_spreadsheet_takes_a_name_for_a_formula(run):
 def test_every_way_to_add_up_comes_to_the_same(run, by):
     said = json.loads(run("--by", by, "--json", "--since", "2020-01-01").output)
     assert sum(Fraction(line["cost_usd"]) for line in said) == Fraction("0.000004088")
+
+
+@pytest.mark.usefixtures("ledger")
+def test_steps_add_up_to_the_same_and_a_name_picks_one(run):
+    said = json.loads(run("--step", "day", "--since", "2020-01-01", "--json").output)
+    assert sum(Fraction(line["cost_usd"]) for line in said) == Fraction("0.000004088")
+    assert len({line["start"] for line in said}) >= 3
+    assert all(line["start"].endswith("T00:00:00Z") for line in said)
+    only = json.loads(run("--step", "hour", "--name", "small", "--json").output)
+    assert {line["model"] for line in only} == {"small"}
+    assert [line["model"] for line in json.loads(run("--name", "small", "--json").output)] == ["small"]
+    rows = list(
+        csv.DictReader(io.StringIO(run("--step", "month", "--by", "all", "--since", "2020-01-01", "--csv").output))
+    )
+    assert sum(int(row["attempts"]) for row in rows) == 5
+    assert "FROM" in run("--step", "week").output
 
 
 def test_without_a_ledger_it_says_what_to_do(run):

@@ -17,6 +17,7 @@ from gateway.state.ledger_reader import Filter
 from gateway.whatif.run import Inquiry, Question, answer, savings
 from gateway.whatif.scenarios import KINDS, draw_of, with_policy
 from tests.fakes.catalogues import catalogue, endpoint, priced, route
+from tests.fakes.listener import FULL
 from tests.fakes.scripted_day import START_S, US, Day
 
 A = endpoint("a/m", price=priced(1, 1, cache_read_in_pusd=100_000), context_tokens=10_000)
@@ -222,7 +223,7 @@ attempts = st.lists(st.tuples(st.sampled_from(["a/m", "b/m", "c/m"]), ends), min
 days = st.lists(st.tuples(attempts, st.booleans()), min_size=1, max_size=8)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400 if FULL else 25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(days)
 def test_both_sums_and_what_is_left_out_are_the_ledger_whatever_happened(tmp_path_factory, requests):
     day = Day(tmp_path_factory.mktemp("day"), CATALOGUE, lazy=True)
