@@ -39,6 +39,7 @@ from gateway.server.lifecycle import Lifecycle
 from gateway.server.metrics_route import MetricsRoute
 from gateway.server.places import AllPlaces
 from gateway.sharing.base import StateStore
+from gateway.sharing.gossip import Gossip
 from gateway.sharing.memory import MemoryAnswers, MemoryStore
 from gateway.sharing.opening import open_redis
 from gateway.sharing.shared_purse import SharedPurse
@@ -143,6 +144,9 @@ class Gateway:
             asyncio.create_task(self._store_savings_on(store)),
             asyncio.create_task(Prober(self.health, self._fleet_now, self._local.models, random.random).run()),
         ]
+        if self.store.status().kind != "memory":
+            gossip = Gossip(self.health, self.store.hints, self._shared_endpoints, time.time)
+            self._tasks.append(asyncio.create_task(gossip.run()))
         if self._post is not None:
             await self._post.connect()
             return
@@ -186,6 +190,10 @@ class Gateway:
 
     async def _store_savings_on(self, store: Store) -> None:
         await (store_on(self.savings, store) if self._post is None else self._post.store_on(self.savings))
+
+    def _shared_endpoints(self) -> list[str]:
+        """Those that are not on this machine alone."""
+        return [one.id for one in self._fleet.catalogue.endpoints.values() if not one.local]
 
     def replace(self, catalogue: Catalogue) -> None:
         """Swap a new configuration in. Requests on their way finish on the old one."""

@@ -45,7 +45,6 @@ class EndpointHealth:
         "_figures_until_s",
         "_fresh_until_s",
         "_gated",
-        "_last_ok_s",
         "_last_s",
         "_latency",
         "_looks",
@@ -63,6 +62,7 @@ class EndpointHealth:
         "_waiting",
         "id",
         "in_flight",
+        "last_ok_s",
         "pace",
     )
 
@@ -91,7 +91,7 @@ class EndpointHealth:
         self._panics = 0
         self._complaints = Complaints()
         self._looks = Looks()
-        self._last_s = self._last_ok_s = -inf
+        self._last_s = self.last_ok_s = -inf
         self._troubled = False
         """Whether something has gone wrong, or looked so, that the next good answer makes up for."""
         self._restless_until_s = -inf
@@ -229,7 +229,7 @@ class EndpointHealth:
         return Permit.REFUSED
 
     def _succeed(self, permit: Permit, result: Result, now_s: float) -> None:
-        self._last_s = self._last_ok_s = now_s
+        self._last_s = self.last_ok_s = now_s
         self._restless_until_s = now_s + STILL_S
         bucket = self.pace.add(result, now_s)
         self._uptime.succeed(now_s, bucket, result.prompt_tokens, result.output_tokens or 0)
@@ -257,7 +257,7 @@ class EndpointHealth:
         self._last_s = now_s
         self._restless_until_s = now_s + STILL_S
         self._troubled = True
-        if kind == "client" and self._complaints.add(result.caller, now_s, self._last_ok_s):
+        if kind == "client" and self._complaints.add(result.caller, now_s, self.last_ok_s):
             kind = "server"
         bucket = -1 if result.ttft_s is None else self.pace.add(result, now_s)
         self._uptime.fail(kind, now_s, bucket, result.prompt_tokens, result.output_tokens or 0)

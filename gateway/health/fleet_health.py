@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from msgspec.structs import replace
+
 from gateway.health.budget import RetryBudget
 from gateway.health.endpoint import EndpointHealth, OnChange
 from gateway.health.uptime import MINUTES_MAX
@@ -16,7 +18,7 @@ class Health:
         on_change: Told of each change of a standing.
     """
 
-    __slots__ = ("_budgets", "_endpoints", "_on_change", "_random", "_routes", "_siblings", "retries")
+    __slots__ = ("_budgets", "_endpoints", "_hearsay", "_on_change", "_random", "_routes", "_siblings", "retries")
 
     def __init__(self, random: Callable[[], float], on_change: OnChange | None = None) -> None:
         self._random = random
@@ -25,6 +27,7 @@ class Health:
         self._routes: Mapping[str, tuple[str, ...]] = {}
         self._siblings: dict[str, list[tuple[str, ...]]] = {}
         self._budgets: dict[str, RetryBudget] = {}
+        self._hearsay: Mapping[str, tuple[float, float]] = {}
         self.retries = RetryBudget()
         """The whole gateway's; those of Routes draw on it."""
 
@@ -39,7 +42,28 @@ class Health:
     def observe(self, endpoint_id: str, now_s: float) -> Observation:
         """How an Endpoint is doing; UNOBSERVED, which is good, where nothing is known."""
         health = self._endpoints.get(endpoint_id)
-        return UNOBSERVED if health is None else health.observe(now_s)
+        observation = UNOBSERVED if health is None else health.observe(now_s)
+        return self._heed(endpoint_id, observation, now_s) if self._hearsay else observation
+
+    def hear(self, hearsay: Mapping[str, tuple[float, float]]) -> None:
+        """Take what others say of Endpoints that are down or want to be left alone, in place of what they said before.
+
+        Such an Endpoint is asked after every healthy one, and no more than that, until its time has passed or it has
+        answered here after the others had seen it fail: what happens here counts for more.
+
+        Args:
+            hearsay: By Endpoint, since when and until when, by the monotonic clock.
+        """
+        self._hearsay = hearsay
+
+    def _heed(self, endpoint_id: str, observation: Observation, now_s: float) -> Observation:
+        heard = self._hearsay.get(endpoint_id)
+        if heard is None or now_s >= heard[1] or observation.standing != "healthy":
+            return observation
+        own = self._endpoints.get(endpoint_id)
+        if own is not None and own.last_ok_s > heard[0]:
+            return observation
+        return replace(observation, standing="degraded")
 
     def keep(self, endpoint_ids: Collection[str]) -> None:
         """Forget all others, but those that Attempts are still on their way to."""
