@@ -69,8 +69,8 @@ SECTIONS = (
     ),
     (
         "Several gateways",
-        "What they share over a Redis; see [how](../how-to/run-several-gateways.md).",
-        ("gateway/sharing/",),
+        "What they share over a Redis, and workers with their owner; see [how](../how-to/run-several-gateways.md).",
+        ("gateway/sharing/", "gateway/workers/"),
     ),
     (
         "What is kept",

@@ -162,7 +162,7 @@ def _settle_elsewhere(
     """These with their secrets, the files that those came from, and what is wrong with them."""
     telemetry, files, problems = settle_telemetry(section.telemetry, env, complain)
     postgres, more_files, more_problems = settle_postgres(section.postgres, env, complain)
-    redis, redis_files, redis_problems = settle_redis(section.redis, env, complain, section.workers)
+    redis, redis_files, redis_problems = settle_redis(section.redis, env, complain)
     alerts, alert_files, alert_problems = settle_alerts(section.alerts, env, complain)
     return (
         _Elsewhere(telemetry, postgres, redis, alerts),

@@ -102,7 +102,7 @@ def settle_postgres(
 
 
 def settle_redis(
-    section: RedisSection | None, env: Mapping[str, str], complain: Callable[..., ConfigProblem], workers: int = 1
+    section: RedisSection | None, env: Mapping[str, str], complain: Callable[..., ConfigProblem]
 ) -> tuple[RedisSettings | None, list[Path], list[ConfigProblem]]:
     """The settings that a section comes to, the file that its URL came from, and what is wrong with it.
 
@@ -110,14 +110,9 @@ def settle_redis(
         section: None: nothing is shared.
         env: The environment.
         complain: Makes a problem of a place under `gateway`, a message and a fix.
-        workers: How many processes this gateway is.
     """
     if section is None:
         return None, [], []
-    if workers > 1:
-        message = f"gateway.redis with {workers} workers: what workers share they do not share with other gateways"
-        fix = "take `workers` out, and start that many gateways, each with a MIXGATE_HOME of its own"
-        return None, [], [complain("workers", message=message, fix=fix)]
     found = resolve(section.url, env)
     files = [] if found.file is None else [found.file]
     if found.secret is None:

@@ -16,7 +16,7 @@ from gateway.errors import KeysUnavailableError
 from gateway.keys.purse import Purse
 from gateway.keys.storage import saver
 from gateway.ledger.books import FOLDER_NAME
-from gateway.sharing.base import StateStore
+from gateway.sharing.base import Hint, StateStore
 from gateway.sharing.memory import MemoryStore
 from gateway.sharing.opening import open_redis
 from gateway.sharing.shared_purse import SharedPurse
@@ -64,6 +64,8 @@ FIGURES_WAIT_S: Final = 1.0
 """How long metrics wait for a worker's figures."""
 ALONE: Final = GatewaySettings()
 """Nothing is shared with other machines."""
+HINTS_EVERY_S: Final = 0.5
+"""How often it is looked what other machines say of Endpoints."""
 ALONE_LOOK_S: Final = 0.1
 FLUSH_WAIT_S: Final = 10.0
 
@@ -142,6 +144,7 @@ class Owner:
         self._tasks = [
             asyncio.create_task(self._become_whole()),
             asyncio.create_task(tell_statuses(self.backend, self.tell_all)),
+            asyncio.create_task(self._pass_on_hints()),
         ]
         if self._fleet is not None:
             self.access.on_taken = lambda record: self.tell_all(KeyChanged(record))
@@ -176,6 +179,22 @@ class Owner:
         burying = asyncio.ensure_future(self._bury(name))
         self._burying.add(burying)
         burying.add_done_callback(self._burying.discard)
+
+    def pass_on(self, told: HintTold, name: str) -> None:
+        """What a worker says of an Endpoint is for the others, and for other machines."""
+        self.tell_all(told, but=name)
+        self.shared.hints.tell(told.hint)
+
+    async def _pass_on_hints(self) -> None:
+        """What other machines say of Endpoints is for the workers here, until cancelled."""
+        said: Sequence[Hint] = ()
+        while True:
+            await asyncio.sleep(HINTS_EVERY_S)
+            heard = self.shared.hints.heard(time.time())
+            for hint in heard:
+                if hint not in said:
+                    self.tell_all(HintTold(hint))
+            said = heard
 
     async def wait_alone(self) -> None:
         """Wait until no worker is left, whoever would have said so."""
@@ -296,7 +315,7 @@ class OwnerEnd(asyncio.Protocol):
             Enter: lambda asked: owner.counter.enter(self.name, asked),
             Leave: lambda told: owner.counter.leave(self.name, told),
             AllowancesAsked: owner.counter.allowances,
-            HintTold: lambda told: owner.tell_all(told, but=self.name),
+            HintTold: lambda told: owner.pass_on(told, self.name),
             SessionAsked: lambda asked: owner.shared.sessions.find(asked.session, asked.unix_s),
             SessionTold: lambda told: owner.shared.sessions.remember(told.session, told.endpoint_id, told.unix_s),
             AnswerAsked: lambda asked: owner.shared.answers.get(asked.tenant, asked.digest, asked.unix_s),

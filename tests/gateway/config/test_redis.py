@@ -33,7 +33,6 @@ def test_its_url_is_a_secret_and_the_rest_has_defaults(tmp_path):
         ("{url: env:REDIS_URL, replica: 'a b'}", "redis://h/0", "cannot be a gateway's name"),
         ("{url: env:REDIS_URL, prefix: '{a}'}", "redis://h/0", "cannot begin a key"),
         ("{url: env:REDIS_URL, lease_extra_s: 1}", "redis://h/0", "lease_extra_s"),
-        ("{url: env:REDIS_URL}, workers: 2", "redis://h/0", "2 workers"),
     ],
 )
 def test_what_cannot_be_used_is_refused_without_its_password(tmp_path, redis, url, said):
