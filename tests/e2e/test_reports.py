@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from fractions import Fraction
 
 from click.testing import CliRunner
@@ -52,6 +53,10 @@ async def test_a_scripted_day_gives_the_figures_of_a_hand_in_every_report(tmp_pa
         ]
         config.write_text(config_of(*urls))
         monkeypatch.setenv("MIXGATE_HOME", str(on.running.gateway._home))
+        # What p0 would send: its answers all have one id, and one of them it says was dearer by a nano-dollar.
+        day = datetime.fromtimestamp(found[0].unix_us / 1e6, UTC).strftime("%Y-%m-%d")
+        bill = tmp_path / "bill.csv"
+        bill.write_text(f"date,model,id,cost\n{day},up,{found[0].upstream_id},0.001860001\n")
         told = {
             "spend": await run("spend", "--by", "endpoint", "--json", "--since", "1d"),
             "requests": await run("requests", "--json"),
@@ -62,6 +67,7 @@ async def test_a_scripted_day_gives_the_figures_of_a_hand_in_every_report(tmp_pa
                 *("what-if", "--config", str(config), "--json", "--since", "1d"),
                 *("--on", "p1/up", "--policy", "ordered", "--cheapest", "--no-cache", "--first-choice"),
             ),
+            "reconcile": await run("reconcile", str(bill), "--provider", "p0", "--json"),
             "savings": await run("what-if", "--config", str(config), "--savings", "--json", "--since", "1d"),
         }
     said = {name: json.loads(done.output) for name, done in told.items()}
@@ -80,6 +86,8 @@ async def test_a_scripted_day_gives_the_figures_of_a_hand_in_every_report(tmp_pa
     assert lines["no_cache"]["difference_usd"] == "0.00054"  # 600 * 0.9
     # The last one at p0: 900 * 1 + 200 * 2 = 1300.
     assert lines["first_choice"]["would_have_usd"] == "0.00316"
+    (difference,) = said["reconcile"]["differences"]
+    assert (difference["kind"], difference["difference_usd"]) == ("amount", "0.000000001")
     savings = said["savings"]
     assert savings["prompt_cache_usd"] == "0.00054"
     assert (savings["failovers"]["requests"], savings["failovers"]["dearer_usd"]) == (1, "0.0034")
