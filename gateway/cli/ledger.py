@@ -146,11 +146,11 @@ def migrate(to: int | None, fleet: bool, config: Path | None) -> None:  # noqa: 
 @command.command("recover")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def recover(file: Path | None) -> None:
-    """Take rows that only a damaged file has into the ledger, as far as they can be read.
+    """Take the rows of another file into the ledger, as far as they can be read.
 
-    A gateway that finds mixgate.db damaged moves it aside as mixgate.db.damaged-TIME and begins a new one, with the
-    issued keys of the old. FILE is such a file, or any other of a ledger; else all that were moved aside. Rows that are
-    there already are passed over, so that nothing is counted twice. Stop the gateway first.
+    FILE is a backup, or a file that a gateway found damaged and moved aside; else all that were moved aside. A gateway
+    does this with damaged files by itself. Rows that are there already are passed over, so that nothing is counted
+    twice. Stop the gateway first.
     """
     path = _path()
     files = damaged_files(path) if file is None else [file]

@@ -1,4 +1,4 @@
-"""How far the sending of a file's rows has come, and the name of the file among those of a fleet, in mixgate.db."""
+"""Facts about the file in mixgate.db: how far its rows were sent, its name in a fleet, what it was salvaged from."""
 
 import sqlite3
 from typing import Final
@@ -17,3 +17,13 @@ _KEEP: Final = "INSERT INTO outbox (name, value) VALUES (?, ?) ON CONFLICT (name
 def keep_position(connection: sqlite3.Connection, position: int) -> None:
     """Say that rows up to there were sent, inside a transaction of the caller's. Raises sqlite3.Error."""
     connection.execute(_KEEP, ("entry", str(position)))
+
+
+def was_salvaged(connection: sqlite3.Connection, name: str) -> bool:
+    """Whether what could be read of a damaged file is in this one. Raises sqlite3.Error."""
+    return connection.execute("SELECT 1 FROM outbox WHERE name = ?", (f"salvaged {name}",)).fetchone() is not None
+
+
+def note_salvaged(connection: sqlite3.Connection, name: str) -> None:
+    """Say that it is, inside a transaction of the caller's. Raises sqlite3.Error."""
+    connection.execute(_KEEP, (f"salvaged {name}", "1"))

@@ -1,18 +1,19 @@
-"""What can still be read of a damaged mixgate.db that was moved aside: its keys at once, its rows when asked for.
+"""What can still be read of a damaged mixgate.db that was moved aside is taken into the new one: its keys, its rows.
 
 Issued keys must not vanish with the file that they were in: a gateway whose keys are gone would open its doors.
 """
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.state.connection import open_reader
-from gateway.state.entries import ENTRY_COLUMNS, PriceSnapshot, Row
+from gateway.state.entries import ENTRY_COLUMNS, Batch, PriceSnapshot, Row
 from gateway.state.errors import StoreError, translate
 from gateway.state.key_rows import KeyRow, add_missing_keys, read_keys
+from gateway.state.outbox_rows import note_salvaged, was_salvaged
 from gateway.state.transaction import Transaction
 
 ROWS_AT_ONCE: Final = 500
@@ -70,11 +71,33 @@ def restore_keys(connection: sqlite3.Connection, path: Path) -> None:
         with Transaction(connection):
             added = add_missing_keys(connection, rows)
         if added:
-            _log.error(
-                "%d client keys were taken over from the damaged file. What they had spent is not counted any more: "
-                "stop the gateway and run `mixgate ledger recover`",
-                added,
-            )
+            _log.error("%d client keys were taken over from the damaged file", added)
+
+
+def restore_rows(connection: sqlite3.Connection, write: Callable[[Batch], None], path: Path) -> None:
+    """Take the rows of damaged files that were not taken yet into the new one. Until then nobody knows what was spent.
+
+    Args:
+        connection: Of the new file.
+        write: Adds rows that are not there.
+        path: Of the new file.
+
+    Raises:
+        sqlite3.Error: The new file cannot be written; what is missing is taken the next time.
+    """
+    for one in damaged_files(path):
+        if not was_salvaged(connection, one.name):
+            added = lost = 0
+            try:
+                for rows, prices, unreadable in salvaged_rows(one):
+                    write(Batch(rows, prices))
+                    added, lost = added + len(rows), lost + unreadable
+            except StoreError as error:
+                _log.error("the ledger in %s cannot be read: %s. What keys had spent is not counted", one.name, error)
+            else:
+                _log.error("%d rows were taken over from %s; %d cannot be read any more", added, one.name, lost)
+            with Transaction(connection):
+                note_salvaged(connection, one.name)
 
 
 def salvaged_rows(path: Path) -> Iterator[tuple[list[Row], list[PriceSnapshot], int]]:

@@ -21,7 +21,7 @@ from gateway.state.entries import Outbox
 from gateway.state.errands import Errands, Work
 from gateway.state.errors import DamagedStoreError, StoreError, StoreInUseError, translate
 from gateway.state.pending import Pending
-from gateway.state.salvage import restore_keys
+from gateway.state.salvage import restore_keys, restore_rows
 from gateway.state.writer import RECORDS_MAX_BYTES, EndpointEvent, Writer
 from gateway.state.writing import Writing
 
@@ -197,7 +197,8 @@ class Store:
             # What this process itself could not close for want of room is sound.
             connection = open_writer(self.path, check=not self._checked)
             restore_keys(connection, self.path)
-            self._writer = Writer(connection)
+            self._writer = writer = Writer(connection)
+            restore_rows(connection, writer.write_ledger, self.path)
             self._checked = True
         return self._writer
 
@@ -297,8 +298,7 @@ class Store:
             _log.error("%s is damaged (%s) and cannot be moved away: %s", self.path, error, why)
             return
         _log.error(
-            "%s is damaged (%s): it was moved to %s, and a new file is begun. Stop the gateway and run `mixgate ledger "
-            "recover` to have the old rows in it",
+            "%s is damaged (%s): it was moved to %s, and a new file is begun with what can be read of it",
             *(self.path, error, aside.name),
         )
 
