@@ -111,6 +111,13 @@ class Lane:
         self._wake.set()
         return future
 
+    def tell(self, command: Command) -> bool:
+        """Send a command whose answer nobody wants, if there is a connection. Never raises, never waits."""
+        if not self.up or len(self._waiting) >= WAITING_MAX:
+            return False
+        self.ask(command)
+        return True
+
     async def ask_within(self, command: Command, limit_s: float) -> Any:
         """Send a command, and wait so long for the answer.
 

@@ -87,8 +87,8 @@ class RedisRates:
                 del self._running[one.id]
             words += [one.id, -1, change, _word(one.limits.tokens_per_min)]
         member = self._member
-        if member.lane.up:
-            member.lane.ask(member.command("exit", *words))
+        if not member.lane.tell(member.command("exit", *words)) and member.lane.up:
+            member.lane.reset("too much waits to be sent")  # whoever joins says how many there are
 
     async def allowances(self, key_id: str, now_s: float) -> dict[Kind, Allowance]:
         """What is left."""

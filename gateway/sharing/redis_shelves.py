@@ -31,10 +31,9 @@ class RedisHints:
 
     def tell(self, hint: Hint) -> None:
         """Tell the others."""
-        if self._lane.up:
-            said = f"{hint.since_unix_s:.3f}|{hint.until_unix_s:.3f}|{self._name}"
-            self._lane.ask(("HSET", self._key, f"{hint.kind}|{hint.endpoint_id}", said))
-            self._lane.ask(("EXPIRE", self._key, HINTS_TTL_S))
+        said = f"{hint.since_unix_s:.3f}|{hint.until_unix_s:.3f}|{self._name}"
+        self._lane.tell(("HSET", self._key, f"{hint.kind}|{hint.endpoint_id}", said))
+        self._lane.tell(("EXPIRE", self._key, HINTS_TTL_S))
 
     def heard(self, unix_s: float) -> Sequence[Hint]:
         """What others say now."""
@@ -57,7 +56,7 @@ class RedisHints:
                 found.append(hint)
         self._heard = found[:HINTS_MAX]
         if passed:
-            self._lane.ask(("HDEL", self._key, *passed[:HINTS_MAX]))
+            self._lane.tell(("HDEL", self._key, *passed[:HINTS_MAX]))
 
 
 _OWN: Final = Hint("", "open", 0, 0)
@@ -101,8 +100,7 @@ class RedisSessions:
         if len(session.encode()) > SESSION_NAME_MAX_BYTES:
             return
         self._own.remember(session, endpoint_id, unix_s)
-        if self._lane.up:
-            self._lane.ask(("SET", self._key(session), endpoint_id, "EX", int(SESSION_TTL_S)))
+        self._lane.tell(("SET", self._key(session), endpoint_id, "EX", int(SESSION_TTL_S)))
 
     def _key(self, session: str) -> str:
         return self._prefix + blake2b(session.encode(), digest_size=16).hexdigest()
@@ -141,7 +139,7 @@ class RedisAnswers:
     def _send(self, command: Command) -> None:
         self._begin()
         if self._lane.brisk:
-            self._lane.ask(command)
+            self._lane.tell(command)
 
     def _key(self, tenant: str, digest: str) -> str:
         # Of the length first, so that no two pairs have one name.
