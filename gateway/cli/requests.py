@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from gateway.cli.output import GAP
-from gateway.cli.sheets import ABSENT, inert, print_json, print_sheet
+from gateway.cli.sheets import inert, print_json, print_sheet, visible
 from gateway.cli.windows import US_PER_S, Form, Moment, clock, form_of, forms, now_us, read_ledger
 from gateway.reports.money import NANO_PER_USD, usd
 from gateway.reports.requests import RequestLine, RequestPage, Wanted, read_requests
@@ -189,7 +189,7 @@ def _print_lines(lines: Sequence[RequestLine], form: Form, *, heading: bool) -> 
 
 
 def _plain(cells: Mapping[str, Any]) -> str:
-    return GAP.join(ABSENT if cells[name] is None else str(cells[name]) for name in _COLUMNS)
+    return GAP.join(visible(cells[name]) for name in _COLUMNS)
 
 
 def _quoted(value: Any) -> str:

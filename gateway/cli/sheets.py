@@ -13,6 +13,8 @@ from gateway.cli.windows import Form
 
 ABSENT: Final = "-"
 """In a table, what nobody knows."""
+HIDDEN: Final = "\ufffd"
+"""In a table, in the place of a character that is not for people."""
 
 
 def print_sheet(
@@ -35,8 +37,14 @@ def print_sheet(
         table.writerow(names)
         table.writerows([inert(row[name]) for name in names] for row in rows)
     else:
-        cells = [[ABSENT if row[name] is None else str(row[name]) for name in columns] for row in rows]
+        cells = [[visible(row[name]) for name in columns] for row in rows]
         print_table(title, [*columns.values()], cells)
+
+
+def visible(value: Any) -> str:
+    """A cell of a table. Names come from clients: none may tell the terminal what to do, or break a line."""
+    text = ABSENT if value is None else str(value)
+    return text if text.isprintable() else "".join(one if one.isprintable() else HIDDEN for one in text)
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from gateway.cli.output import on_terminal
-from gateway.cli.sheets import ABSENT, print_json, print_sheet
+from gateway.cli.sheets import ABSENT, print_json, print_sheet, visible
 from gateway.cli.windows import Form, Span, form_of, forms, now_us, read_ledger
 from gateway.reports.activity import WHO, Activity, Line, Who, read_activity
 from gateway.reports.money import NANO_PER_USD, usd
@@ -131,6 +131,6 @@ def _drawn(by: Who, activity: Activity, window_s: float) -> Any:
         for line in lines[:LINES]:
             cells = _cells(line, window_s)
             # As Text, so that square brackets in a name are not taken for markup.
-            table.add_row(*(Text(str(cells[name])) for name in _COLUMNS))
+            table.add_row(*(Text(visible(cells[name])) for name in _COLUMNS))
         tables.append(table)
     return Group(*tables, Text("Ctrl-C ends it", style="dim"))

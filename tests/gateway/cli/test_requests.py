@@ -76,6 +76,20 @@ def test_the_table_says_what_became_of_each(run, names):
     assert rows[-1]["tags"] == "x y"
 
 
+def test_no_name_of_a_clients_tells_the_terminal_what_to_do(run, day):
+    evil = "\x1b]0;owned\x07\r\n\u202egnol"
+    day.ask(time.time(), [("a/m", {})], app=evil, key_id=evil)
+    for words in ([], ["--since", "1h"]):
+        assert not any(one in run(*words).output for one in "\x1b\x07\u202e")
+    shown = [
+        CliRunner().invoke(main, words).output
+        for words in (["top"], ["spend", "--by", "app"], ["spend", "--by", "key"])
+    ]
+    assert not any(one in text for one in "\x1b\x07\r\u202e" for text in shown)
+    assert all("\ufffd]0;owned" in text for text in shown)
+    assert json.loads(run("--json").output)["requests"][0]["app"] == evil
+
+
 def test_nothing_is_said_to_be_nothing(run, names):
     assert "Nothing fits." in run("--model", "unheard-of").output
 
