@@ -149,8 +149,6 @@ class OwnerLine:
             os._exit(EXIT_TORN)
         self.reconnections += bool(self._owner)
         self._owner = welcome.owner
-        for record in welcome.keys:
-            self.on_key(record)
 
     async def _confirm(self) -> None:
         """Say when the store has all that Hello did not speak of."""

@@ -48,11 +48,10 @@ class Hello(Struct, frozen=True, tag=True, array_like=True):
 
 
 class Welcome(Struct, frozen=True, array_like=True):
-    """What a worker has to know at once."""
+    """To a worker that said Hello. All keys were told before it."""
 
     owner: str
     """Of this owner and no other."""
-    keys: tuple[KeyRecord, ...]
 
 
 class Written(Struct, frozen=True, tag=True, array_like=True):

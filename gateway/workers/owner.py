@@ -260,7 +260,10 @@ class Owner:
         self.ends[hello.name] = end
         self.money.greet(hello)
         end.link.tell(statuses_of(self.backend))
-        return Welcome(self.name, tuple(self.access.ring.records()))
+        for record in self.access.ring.records():
+            # As changes, which are heard in the order in which they are told.
+            end.link.tell(KeyChanged(record))
+        return Welcome(self.name)
 
     async def write(self, message: Rows) -> None:
         """Rows of the ledger."""

@@ -179,7 +179,8 @@ async def test_a_changed_key_is_on_the_disk_and_everywhere_when_that_is_said(tmp
         async with line_of(tmp_path, "w1") as one, line_of(tmp_path, "w2") as two:
             heard = []
             two.on_key = heard.append
-            await until(lambda: one.up and two.up)
+            await until(lambda: one.up and heard)
+            assert heard == [KEY]
             heard.clear()
             changed = record("k", ever_in_nusd=5)
             await one.ask(KeyChanged(changed, KEY.updated_us), None)
