@@ -1,6 +1,7 @@
 """The log of a process: JSON line by line, with the ids of requests, and neither a prompt nor a key in any of it."""
 
 import json
+import signal
 
 import pytest
 
@@ -45,7 +46,7 @@ async def test_the_log_of_a_process(tmp_path, form):
             await client.post("/v1/chat/completions", content=PROMPT, headers=AUTH)
             await client.get(f"/{PROMPT}", headers=AUTH)
             await process.until(f"request .*{ids[-1]}|{ids[-1]}.*request", "errors")
-            process.process.terminate()
+            process.process.send_signal(signal.SIGINT)  # without the lag that balancers need
             await process.exit_code()
     for secret in (PROMPT, ANSWER, CLIENT_KEY, PROVIDER_KEY):
         assert secret not in process.errors
@@ -68,7 +69,7 @@ async def test_no_line_for_each_request_unless_asked_for(tmp_path):
         path.write_text(openai_config(provider.base_url))
         async with served(path, env={"MIXGATE_LOG_FORMAT": "json"}) as (process, client):
             assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
-            process.process.terminate()
+            process.process.send_signal(signal.SIGINT)  # without the lag that balancers need
             await process.exit_code()
     assert "mixgate.requests" not in process.errors
     assert all(json.loads(line) for line in process.errors.splitlines())
