@@ -2,8 +2,10 @@
 
 import re
 import sqlite3
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +25,8 @@ from gateway.state.ledger_rows import HOUR_US
 
 BLOCKS_MAX: Final = 32
 """Blocks of records that are held unpacked."""
+MISSES_MAX: Final = 50
+"""Records that are looked for in the file and are not there, before it is read where all of them are."""
 SPAN_MAX: Final = 4 * PAGE_MAX
 """Rows of the requests of one page, where they are looked for all at once."""
 HOURS_MAX: Final = 1_000_000
@@ -52,6 +56,36 @@ class Row(Struct, frozen=True, gc=False):
     entry: Entry
 
 
+class BlockIndex:
+    """Where records are, in memory.
+
+    Args:
+        rows: Each block with its least and its greatest id.
+    """
+
+    def __init__(self, rows: Sequence[tuple[int, str, str]]) -> None:
+        ordered = sorted(rows, key=_greatest_of)
+        self._blocks = [block for block, _, _ in ordered]
+        self._least = [least for _, least, _ in ordered]
+        self._greatest = [greatest for _, _, greatest in ordered]
+        # The least id from each place on: where that is greater, nothing further can have a record.
+        self._least_from = [*accumulate(reversed(self._least), min)][::-1]
+
+    def find(self, record_id: str) -> list[int]:
+        """The blocks that can have a record, likely ones first."""
+        found: list[int] = []
+        place = bisect_left(self._greatest, record_id)
+        while place < len(self._blocks) and self._least_from[place] <= record_id:
+            if self._least[place] <= record_id:
+                found.append(self._blocks[place])
+            place += 1
+        return found
+
+
+def _greatest_of(row: tuple[int, str, str]) -> str:
+    return row[2]
+
+
 class ReportReader(LedgerReader):
     """Look-ups for reports. One thread at a time."""
 
@@ -63,6 +97,8 @@ class ReportReader(LedgerReader):
         """
         super().__init__(path)
         self._blocks: OrderedDict[int, dict[str, bytes]] = OrderedDict()
+        self._index: BlockIndex | None = None
+        self._misses = 0
         self._tables: dict[str, Table | None] = {}
         self._tariffs: dict[str, Tariff | None] = {}
 
@@ -130,14 +166,25 @@ class ReportReader(LedgerReader):
             if generation_id in data:
                 self._blocks.move_to_end(block)
                 return _record(data[generation_id])
-        blocks = self._rows(
+        for block in self._places(generation_id):
+            if block not in self._blocks and generation_id in self._unpack(block):
+                return _record(self._blocks[block][generation_id])
+        self._misses += 1
+        return None
+
+    def _places(self, generation_id: str) -> list[int]:
+        """The blocks that can have a record."""
+        if self._misses >= MISSES_MAX and self._index is None:
+            # Each look for a record that is not there goes through all later blocks: from some number on it is cheaper
+            # to have them in memory.
+            self._index = BlockIndex(self._rows("SELECT block, min_id, max_id FROM decision_block"))
+        if self._index is not None:
+            return self._index.find(generation_id)
+        found = self._rows(
             "SELECT block FROM decision_block WHERE max_id >= ? AND min_id <= ? ORDER BY max_id, min_id",
             (generation_id, generation_id),
         )
-        for (block,) in blocks:
-            if block not in self._blocks and generation_id in self._unpack(block):
-                return _record(self._blocks[block][generation_id])
-        return None
+        return [block for (block,) in found]
 
     def table(self, digest: str) -> Table | None:
         """The static side of decisions; None where it is not kept, or of another version.

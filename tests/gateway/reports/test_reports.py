@@ -1,12 +1,14 @@
 """What the reports say of a store whose content is known."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.explain.record import Rescued
 from gateway.observation import MinuteRow, ttft_bucket
 from gateway.reports.activity import CELLS, read_activity
 from gateway.reports.money import usd, usd_or_none
-from gateway.reports.reader import ReportReader, split_id
+from gateway.reports.reader import BlockIndex, ReportReader, split_id
 from gateway.reports.requests import Wanted, read_requests
 from gateway.reports.sparkline import sparkline
 from gateway.reports.spending import curve, read_points, start_of
@@ -122,6 +124,23 @@ def test_the_explorer_finds_what_failed_what_was_rescued_and_what_was_dear(day):
     # 100 + 20 tokens at 1 USD per million, and 100 + 400 at 2: 0.00112 USD.
     assert ids(min_cost_in_nusd=1_120_000) == [saved]
     assert ids(min_cost_in_nusd=1_120_001) == []
+
+
+spans = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 12)), max_size=12)
+
+
+@given(spans, st.integers(0, 60))
+def test_the_index_of_blocks_finds_just_those_that_can_have_a_record(spans, wanted):
+    rows = [(number, f"{low:03}", f"{low + width:03}") for number, (low, width) in enumerate(spans)]
+    can = {number for number, low, high in rows if low <= f"{wanted:03}" <= high}
+    assert set(BlockIndex(rows).find(f"{wanted:03}")) == can
+
+
+def test_records_are_found_after_many_that_are_not_there(day, monkeypatch):
+    monkeypatch.setattr("gateway.reports.reader.MISSES_MAX", 2)
+    names = [day.ask(START_S + number, [("a/m", {})], record=number % 3 == 0) for number in range(12)]
+    with ReportReader(day.path) as reader:
+        assert [reader.record(name) is not None for name in names] == [number % 3 == 0 for number in range(12)]
 
 
 def test_uptime_counts_good_ones_and_failures_by_window_and_day(day):
