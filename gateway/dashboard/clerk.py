@@ -29,7 +29,8 @@ THREADS_MAX: Final = 2
 """Jobs at the same time: the rest of the machine is for requests."""
 LOOK_UP_MAX_S: Final = 5.0
 """How long one look-up may take."""
-NICENESS: Final = 5
+NICENESS: Final = 10
+"""Requests come first."""
 RETRY_AFTER_S: Final = 1.0
 """When to ask again where the file could not be read."""
 OPENING_S: Final = 1.0
@@ -134,6 +135,8 @@ def main() -> None:
     """Do jobs for the gateway that started this."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the gateway ends us
     os.nice(NICENESS)
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # whoever has a request to answer is not preempted
     begin(os.environ, "clerk")
     Clerk(Path(sys.argv[1]), sys.stdout.buffer).run(sys.stdin.buffer)
     os._exit(0)  # whatever still runs is for nobody

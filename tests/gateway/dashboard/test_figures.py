@@ -193,20 +193,22 @@ async def test_one_name_has_a_series_of_its_own(ask, home):
 async def test_requests_are_counted_by_what_all_their_attempts_cost(ask, home):
     table = await ask("cost-distribution", **ALL)
     with read_all(home / FILE_NAME) as connection:
-        costs = connection.execute(
-            "SELECT sum(cost_in_nusd), sum(cost_in_nusd IS NULL) FROM entry GROUP BY substr(attempt_id, 1, 30)"
-        ).fetchall()
-    known = [cost or 0 for cost, unknown in costs if not unknown]
-    assert (table["requests"], table["unknown"]) == (len(known), len(costs) - len(known))
-    for row in table["data"]:
-        begin = nusd(row["from_usd"])
-        end = None if row["to_usd"] is None else nusd(row["to_usd"])
-        inside = [
-            cost for cost in known if (cost == 0 if end == 0 else max(begin, 1) <= cost and (end is None or cost < end))
-        ]
-        assert (row["requests"], nusd(row["cost_usd"])) == (len(inside), sum(inside))
-        assert end in {None, 0, *COST_BOUNDS_IN_NUSD}
-    assert sum(row["requests"] for row in table["data"]) == len(known)
+        connection.execute(
+            "CREATE TEMP TABLE one AS SELECT coalesce(sum(cost_in_nusd), 0) AS cost, sum(cost_in_nusd IS NULL) AS unknown "
+            "FROM entry GROUP BY substr(attempt_id, 1, instr(attempt_id, '/'))"
+        )
+        counts = "SELECT coalesce(sum(unknown = 0), 0), coalesce(sum(unknown > 0), 0) FROM temp.one"
+        assert (table["requests"], table["unknown"]) == connection.execute(counts).fetchone()
+        for row in table["data"]:
+            begin = nusd(row["from_usd"])
+            end = None if row["to_usd"] is None else nusd(row["to_usd"])
+            assert end in {None, 0, *COST_BOUNDS_IN_NUSD}
+            inside = (
+                "cost = 0" if end == 0 else f"cost >= {max(begin, 1)}" + ("" if end is None else f" AND cost < {end}")
+            )
+            found = connection.execute(f"SELECT count(*), sum(cost) FROM temp.one WHERE unknown = 0 AND {inside}")  # noqa: S608
+            assert (row["requests"], nusd(row["cost_usd"])) == found.fetchone()
+    assert sum(row["requests"] for row in table["data"]) == table["requests"]
 
 
 async def test_what_others_saved_is_what_the_rows_say(ask, home):
