@@ -1,16 +1,21 @@
 """`mixgate reconcile`: hold the ledger against what a provider says that it charged."""
 
+import os
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import IO, Any, Final
 
 import click
 import msgspec
 
-from gateway.cli.output import EXIT_CONFIGURATION, EXIT_FAILED, fail
+from gateway.cli.output import EXIT_CONFIGURATION, EXIT_FAILED, fail, load_or_exit
 from gateway.cli.requests import Dollars
 from gateway.cli.sheets import print_json, print_sheet
 from gateway.cli.windows import US_PER_S, form_of, forms, read_ledger
+from gateway.config.locations import find_config
+from gateway.config.secrets import is_reference, resolve
+from gateway.imports.draft import ImportSourceError
 from gateway.reports.claims import FILE_MAX_BYTES, GUESSES, Claim, UnreadableClaimsError, read_claims
 from gateway.reports.reconcile import Reconciliation, TooManyRowsError, read_rows, reconcile
 from gateway.state.ledger_reader import Filter
@@ -47,7 +52,10 @@ class _Day(click.ParamType[date]):
 
 
 @click.command("reconcile")
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.File("rb"), required=False)
+@click.option("--ask", is_flag=True, help="Ask the provider itself, in the place of FILE.")
+@click.option("--management-key", help="With --ask: its key for that, as env:NAME or file:/path.", metavar="REFERENCE")
+@click.option("--config", type=click.Path(path_type=Path), help="With --ask: as for `mixgate serve`.")
 @click.option("--provider", required=True, help="Whose charges they are, by its name in the configuration.")
 @click.option("--since", type=_Day(), help="The first day, UTC; else the file's first.")
 @click.option("--until", type=_Day(), help="The last day; else the file's last.")
@@ -60,7 +68,7 @@ class _Day(click.ParamType[date]):
 @click.option("--tolerance", type=Dollars(), default=0, show_default="0", help="Dollars that an amount may differ by.")
 @forms
 def command(
-    file: IO[bytes],
+    file: IO[bytes] | None,
     provider: str,
     *,
     since: date | None,
@@ -75,9 +83,15 @@ def command(
     CSV of an invoice with a line of headings; - is standard input. Rows with an id are held against the very attempt,
     all others against the sums of their day (UTC) and model. Days, models, costs, tokens and ids are found by the
     usual names of their columns; --column says so where they have others. Exits 1 where anything differs.
+
+    With --ask OpenRouter is asked for the last 30 complete days; that takes a management key.
     """
+    if (file is None) != more["ask"]:
+        raise click.UsageError("give a FILE, or --ask")
     form = form_of(as_json=as_json, as_csv=as_csv)
-    claims = _read(file, _pairs(more["columns"], "--column", GUESSES))
+    columns = _pairs(more["columns"], "--column", GUESSES)
+    data = _asked(provider, more["management_key"], more["config"]) if file is None else _read(file)
+    claims = _understand(data, columns)
     if not claims and (since is None or until is None):
         fail("the file has no charges, so nothing says which days are meant", "give --since and --until", 2)
     first = since.isoformat() if since else min(one.day for one in claims)
@@ -100,10 +114,38 @@ def command(
         raise SystemExit(EXIT_FAILED)
 
 
-def _read(file: IO[bytes], columns: Mapping[str, str]) -> tuple[Claim, ...]:
+def _read(file: IO[bytes]) -> bytes:
     data = file.read(FILE_MAX_BYTES + 1)
     if len(data) > FILE_MAX_BYTES:
         fail(f"the file is over {FILE_MAX_BYTES} bytes", "export fewer days at a time", EXIT_CONFIGURATION)
+    return data
+
+
+def _asked(name: str, reference: str | None, config: Path | None) -> bytes:
+    """What the provider says when it is asked."""
+    # The HTTP client takes longer to load than a file takes to read.
+    from gateway.cli.refresh import DIALECT  # noqa: PLC0415
+    from gateway.imports.fetch import Catalogue as Published  # noqa: PLC0415
+
+    entry = load_or_exit(find_config(config, os.environ, Path.cwd()), os.environ).providers.get(name)
+    if entry is None or entry.dialect != DIALECT:
+        fix = "export its charges as a file"
+        fail(f"{name} is no provider of `dialect: {DIALECT}`: it cannot be asked", fix, EXIT_CONFIGURATION)
+    found = resolve(reference, os.environ) if reference is not None and is_reference(reference) else None
+    if found is None or found.secret is None:
+        why = "it takes a management key" if found is None else f"{reference} does not resolve: {found.reason}"
+        fail(why, "make one at the provider, and name it with --management-key env:NAME", EXIT_CONFIGURATION)
+    proxy = entry.proxy.reveal() if entry.proxy else None
+    published = Published(entry.base_url, api_key=found.secret.reveal(), proxy=proxy)
+    try:
+        return published.read_activity()
+    except ImportSourceError as error:
+        fail(f"{name}: {error.message}", error.fix)
+    finally:
+        published.close()
+
+
+def _understand(data: bytes, columns: Mapping[str, str]) -> tuple[Claim, ...]:
     try:
         return read_claims(data, columns)
     except UnreadableClaimsError as error:

@@ -101,6 +101,14 @@ class Catalogue:
         text = self._get(f"{self._base_url}/models/{path}/endpoints", missing_ok=True)
         return read_endpoints(text) if text else None
 
+    def read_activity(self) -> bytes:
+        """What the vendor charged on the last days, as JSON. It wants a management key for that.
+
+        Raises:
+            ImportSourceError: It cannot be had.
+        """
+        return self._get(f"{self._base_url}/activity")
+
     def _get(self, url: str, *, missing_ok: bool = False) -> bytes:
         patiently = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_PassingError),

@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import threading
 import time
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from click.testing import CliRunner
@@ -75,3 +77,71 @@ def test_what_makes_no_sense_exits_2(day, text, words):
     done = run(text, *words)
     assert done.exit_code == 2
     assert "Traceback" not in done.output
+
+
+CONFIG = """\
+providers:
+  a:
+    dialect: openrouter
+    base_url: "{url}"
+    api_key: env:NOBODY
+    models: {{m: {{}}}}
+  b:
+    dialect: openai
+    base_url: http://127.0.0.1:9/v1
+    models: {{m: {{}}}}
+"""
+
+
+@pytest.fixture
+def vendor():
+    """Says what it charged to whoever shows the management key."""
+    asked = []
+
+    class Vendor(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.path, self.headers["authorization"]))
+            known = self.headers["authorization"] == "Bearer the-management-key-of-the-test"
+            row = {"date": today(time.time()), "model": "m", "requests": 1, "usage": 0.00015}
+            body = json.dumps({"data": [row]} if known else {"error": {}}).encode()
+            self.send_response(200 if known else 401)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Vendor)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/api/v1", asked
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_provider_itself_can_be_asked(day, vendor, tmp_path, monkeypatch):
+    url, asked = vendor
+    path = tmp_path / "providers.yaml"
+    path.write_text(CONFIG.format(url=url))
+    monkeypatch.setenv("MANAGE", "the-management-key-of-the-test")
+    monkeypatch.setenv("WRONG", "another-key")
+    day.ask(time.time(), [("a/m", {})])
+
+    def ask(*words, provider="a"):
+        words = ["reconcile", "--ask", "--provider", provider, "--config", str(path), *words]
+        return CliRunner().invoke(main, words)
+
+    done = ask("--management-key", "env:MANAGE")
+    assert done.exit_code == 0, done.output
+    assert "1 the same, 0 differ" in done.output
+    assert asked == [("/api/v1/activity", "Bearer the-management-key-of-the-test")]
+    refused = ask("--management-key", "env:WRONG")
+    assert refused.exit_code == 1
+    assert "HTTP 401" in refused.output
+    assert "another-key" not in refused.output
+    assert ask().exit_code == ask("--management-key", "env:NOT_SET").exit_code == 2
+    assert ask("--management-key", "env:MANAGE", provider="b").exit_code == 2
+    assert CliRunner().invoke(main, ["reconcile", "--provider", "a"]).exit_code == 2
+    assert len(asked) == 2
