@@ -43,7 +43,7 @@ ROOT_ADVICE = {
     "no_endpoint_available": "Operator: the message names per Endpoint what to set or to pull.",
     "gateway_overloaded": "Ask again after `retry-after`.",
     "ledger_unavailable": "Ask again after `retry-after`; free space on the disk that MIXGATE_HOME is on.",
-    "keys_unavailable": "Operator: the message says what is wrong with mixgate.db. Keys work as they did before.",
+    "keys_unavailable": "Ask again after `retry-after`. Operator: the message says what is away: mixgate.db, or Redis.",
     "rate_limit_exceeded": "Ask again after `retry-after`. Operator: `mixgate keys` raises a key's limits.",
     "insufficient_quota": "The key's budget is spent; the message says when it begins anew. Operator: `mixgate keys`.",
     "budget_reserved": "Ask again after `retry-after`: what is reserved for running requests comes back in part.",

@@ -145,6 +145,7 @@ class Gateway:
             asyncio.create_task(Prober(self.health, self._fleet_now, self._local.models, random.random).run()),
         ]
         if self.store.status().kind != "memory":
+            self.engine.learned.sessions = self.store.sessions
             gossip = Gossip(self.health, self.store.hints, self._shared_endpoints, time.time)
             self._tasks.append(asyncio.create_task(gossip.run()))
         if self._post is not None:

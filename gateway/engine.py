@@ -79,7 +79,7 @@ class Engine:
         self._tariffs = Tariffs()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._hedges = HedgeBudget()
-        self._learned = Learned()
+        self.learned = Learned()
         self._counters = Counters()
 
     async def answer(
@@ -114,6 +114,8 @@ class Engine:
             self._leave(without, origin, (), "failed", senseless.code)
             raise
         decision = self._decide(request, target, fleet, loop.time(), wishes, caller, self._grants(origin.key_id))
+        if self.learned.sessions is not None and (warmer := await self.learned.ask_others(decision)) is not None:
+            decision = self._decide_again(decision, warmer)
         if decision.plan.excluded and any(one.code == TOO_LONG for one in decision.plan.excluded):
             decision = await self._make_fit(decision, fleet)
         if not decision.plan.candidates and not decision.plan.resting:
@@ -280,12 +282,12 @@ class Engine:
         conversation = conversation_key(
             request, caller=caller, model=route, session=session, prompt_tokens=prompt_tokens
         )
-        warm = None if conversation is None else self._learned.warmth.find(conversation, now_s)
+        warm = None if conversation is None else self.learned.warmth.find(conversation, now_s)
         ask = Ask(
             needed=needs(request, plain=size_bytes is not None),
             prompt_tokens=prompt_tokens,
             output_tokens=output_tokens,
-            expected_output_tokens=self._learned.usual_output_tokens(route),
+            expected_output_tokens=self.learned.usual_output_tokens(route),
             images=0 if size_bytes is not None else count_images(request),
             stream=bool(request.stream),
             parameters=parameters_of(request) if preferences.require_parameters else (),
@@ -341,7 +343,7 @@ class Engine:
             catalogue, loop = self._targets.catalogue, self._loop
             known = catalogue is not None and decision.plan.route in catalogue.routes
             now_s = decision.now_s if loop is None else loop.time()
-            self._learned.learn(decision, attempt.endpoint, attempt.usage, now_s, route_known=known)
+            self.learned.learn(decision, attempt.endpoint, attempt.usage, now_s, route_known=known)
         self._leave(
             decision,
             origin,

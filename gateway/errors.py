@@ -18,7 +18,7 @@
         ├── KeyOverLimitError      one client key has all that one may have
         ├── RateLimitError         a client key asks more often than it may
         ├── QuotaError             a client key's budget is spent
-        ├── KeysUnavailableError   a change of client keys could not be written
+        ├── KeysUnavailableError   client keys could not be changed, or what is left of a budget not be known
         ├── BudgetHeldError        what is left of it is reserved for requests on their way
         ├── LedgerUnavailableError what it costs could not be written down
         └── ShuttingDownError      we are draining
@@ -226,7 +226,7 @@ class BudgetHeldError(RefusalError):
 
 
 class KeysUnavailableError(RefusalError):
-    """A change of client keys could not be written, so there is none."""
+    """A change of client keys could not be written, so there is none; or nobody can say now what a budget has left."""
 
     code: ClassVar[str] = "keys_unavailable"
     status: ClassVar[int] = 503

@@ -2,8 +2,12 @@
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from gateway.decision import Decision
+from gateway.routing.ask import Ask
 from gateway.routing.warmth import Warmth, tokens_warmed
+from gateway.sharing.base import Sessions
 from providers.base import Endpoint
 from providers.messages import Usage
 
@@ -16,15 +20,28 @@ USUAL_WEIGHT: Final = 0.05
 class Learned:
     """Kept for the life of the process; belongs to one event loop."""
 
-    __slots__ = ("_usual_output", "warmth")
+    __slots__ = ("_usual_output", "sessions", "warmth")
 
     def __init__(self) -> None:
+        self.sessions: Sessions | None = None
+        """Where other gateways remember whose cache holds a conversation, if there are any."""
         self._usual_output: dict[str, float] = {}
         self.warmth = Warmth()
 
     def usual_output_tokens(self, route: str) -> int:
         """How long answers of a Route usually are."""
         return round(self._usual_output.get(route, USUAL_OUTPUT_TOKENS))
+
+    async def ask_others(self, decision: Decision) -> Ask | None:
+        """The same with what other gateways know of the conversation; None where they know no more."""
+        if self.sessions is None or decision.conversation is None or decision.ask.warm_endpoint is not None:
+            return None
+        found = await self.sessions.find(decision.conversation.hex(), decision.unix_s)
+        endpoint_id, _, tokens = (found or "").rpartition("|")
+        if endpoint_id not in decision.target.ids or not (tokens.isascii() and tokens.isdigit()):
+            return None
+        warm_tokens = min(int(tokens), decision.ask.prompt_tokens)
+        return replace(decision.ask, warm_endpoint=endpoint_id, warm_tokens=warm_tokens)
 
     def learn(self, decision: Decision, endpoint: Endpoint, usage: Usage, now_s: float, *, route_known: bool) -> None:
         """Take in one more answer.
@@ -50,3 +67,5 @@ class Learned:
         )
         if tokens is not None:
             self.warmth.remember(decision.conversation, endpoint.id, tokens, now_s)
+            if self.sessions is not None:
+                self.sessions.remember(decision.conversation.hex(), f"{endpoint.id}|{tokens}", decision.unix_s)

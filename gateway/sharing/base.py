@@ -19,8 +19,8 @@ UNREACHABLE_RETRY_S: Final = 1.0
 """When to come back where whoever keeps the budgets cannot be reached."""
 SESSIONS_MAX: Final = 65_536
 """Conversations whose Endpoint is remembered; those that were silent longest go first."""
-SESSION_TTL_S: Final = 3600.0
-"""How long one is remembered after its last request."""
+SESSION_TTL_S: Final = 600.0
+"""How long one is remembered after its last request: as long as caches of providers keep it, about."""
 SESSION_NAME_MAX_BYTES: Final = 256
 ANSWER_MAX_BYTES: Final = 4 * 1024 * 1024
 """A larger answer is not kept."""
@@ -127,11 +127,11 @@ class Sessions(Protocol):
     """Which Endpoint answered a conversation last: its provider may still have the beginning in its cache."""
 
     async def find(self, session: str, unix_s: float) -> str | None:
-        """The Endpoint's id; None where nobody knows, or could say in time."""
+        """What was remembered; None where nobody knows, or could say in time."""
         ...
 
     def remember(self, session: str, endpoint_id: str, unix_s: float) -> None:
-        """This Endpoint answered. Never waits; may be lost."""
+        """This Endpoint answered: its id, and whatever else the caller wants to find. Never waits; may be lost."""
         ...
 
 

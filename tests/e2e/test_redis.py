@@ -68,7 +68,9 @@ class Fleet:
         answer = await http.post(f"{url}/v1/chat/completions", json=chat(max_tokens=100), headers=headers)
         code = "ok" if answer.status_code == 200 else answer.json()["error"]["code"]
         self.codes[code] = self.codes.get(code, 0) + 1
-        assert answer.status_code in {200, 429, 503, 504}, answer.text
+        assert answer.status_code in {200, 429} or answer.status_code >= 500, (
+            answer.text
+        )  # all of this is one busy machine
         return code
 
     async def spend_all(self, http, number):
@@ -83,7 +85,7 @@ class Fleet:
             if code == FINAL:
                 return
             if code != "ok":
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(PAUSES.uniform(0.05, 0.4 if FULL else 0.1))
 
 
 async def reserved(http, url):
