@@ -30,6 +30,7 @@ class Child:
         begin: What it is to be, asked anew for each start.
         on_ready: Told once it is at work.
         on_end: Told the name of a process that is gone.
+        gate: Its process comes up at once, and begins to work when this is open.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Child:
         begin: Callable[[], Start],
         on_ready: Callable[[], None],
         on_end: Callable[[str], None],
+        gate: asyncio.Event | None = None,
     ) -> None:
         self.title = title
         self.name = ""
@@ -50,6 +52,7 @@ class Child:
         self._begin = begin
         self._on_ready = on_ready
         self._on_end = on_end
+        self._gate = gate
         self._policy = RestartPolicy()
         self._link: ControlLink | None = None
         self._unsaid: list[Control] = []
@@ -130,14 +133,20 @@ class Child:
             raise
         finally:
             theirs.close()
+        ending = asyncio.ensure_future(process.wait())
+        if self._gate is not None and not self._gate.is_set():
+            opening = asyncio.ensure_future(self._gate.wait())
+            both: set[asyncio.Future[Any]] = {ending, opening}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            opening.cancel()
         unsaid, self._unsaid = self._unsaid, []
         for message in (start, *unsaid):
             self.say(message)
         try:
-            return await process.wait()
+            return await asyncio.shield(ending)
         except asyncio.CancelledError:
             self.kill()
-            await process.wait()
+            await ending
             raise
 
     def _hear(self, message: Any) -> None:

@@ -62,7 +62,8 @@ class Parent:
         self._changed = asyncio.Event()
         self._stand_ins: dict[int, Child] = {}
         self._begun = 0
-        self.owner = Child("owner", self._begin_owner, self._note, self._owner_ended)
+        self._gate = asyncio.Event()
+        self.owner = Child("owner", self._begin_owner, self._owner_ready, self._owner_ended)
         self.workers = [self._worker(place) for place in range(len(groups))]
 
     async def run(self, on_started: Callable[[str, int], None]) -> int:
@@ -74,13 +75,11 @@ class Parent:
         loop = asyncio.get_running_loop()
         running: dict[asyncio.Task[None], Child] = {}
         with _hearing(loop, self._signals):
-            running[asyncio.create_task(self.owner.run())] = self.owner
+            running.update({asyncio.create_task(one.run()): one for one in (self.owner, *self.workers)})
             try:
-                if await self._until(lambda: self.owner.ready, running):
-                    running.update({asyncio.create_task(one.run()): one for one in self.workers})
-                    if await self._until(lambda: all(one.ready for one in self.workers), running):
-                        on_started(*self._groups[0][0].getsockname()[:2])
-                        await self._until(lambda: False, running)
+                if await self._until(lambda: all(one.ready for one in self.workers), running):
+                    on_started(*self._groups[0][0].getsockname()[:2])
+                    await self._until(lambda: False, running)
                 code = 2 if any(one.refused for one in running.values()) else 0
                 await self._stop(running)
             finally:
@@ -110,6 +109,8 @@ class Parent:
         of_workers = {task for task, child in running.items() if child is not self.owner}
         for child in self.workers:
             child.stop()
+            if not child.ready:
+                child.kill()
         number = signal.SIGINT if self._signals.empty() else self._signals.get_nowait()
         # Theirs stay open a little longer, for a load balancer that has not noticed yet.
         for group in self._groups:
@@ -172,10 +173,15 @@ class Parent:
             return self._start("worker", name, place + 1, sockets=sockets)
 
         return Child(
-            f"worker {place + 1}", begin, lambda: self._worker_ready(place), lambda name: self._gone(place, name)
+            f"worker {place + 1}",
+            begin,
+            lambda: self._worker_ready(place),
+            lambda name: self._gone(place, name),
+            self._gate,
         )
 
-    def _note(self) -> None:
+    def _owner_ready(self) -> None:
+        self._gate.set()
         self._changed.set()
 
     def _owner_ended(self, _name: str) -> None:
