@@ -32,9 +32,15 @@ REQUEST_TABLES_GONE: Final = ("DROP TABLE request_hour", "DROP TABLE request_cou
 
 _BUCKET: Final = " + ".join(f"(cost >= {bound})" for bound in COST_BOUNDS_IN_NUSD)
 _MAKE_TOUCHED: Final = "CREATE TEMP TABLE IF NOT EXISTS touched (request TEXT PRIMARY KEY) STRICT, WITHOUT ROWID"
+# Most requests are a single row. Whether one is, a step in the index of ids tells, beside the row itself.
+_ALONE: Final = (
+    "NOT EXISTS (SELECT 1 FROM entry AS other WHERE other.attempt_id > substr(one.attempt_id, 1, "
+    "instr(one.attempt_id, '/')) AND other.attempt_id < substr(one.attempt_id, 1, instr(one.attempt_id, '/') - 1) "
+    "|| '0' AND other.entry <> one.entry AND other.entry <= ?2)"
+)
 _TOUCH: Final = (
-    "INSERT OR IGNORE INTO temp.touched SELECT substr(attempt_id, 1, instr(attempt_id, '/')) FROM entry "
-    "WHERE entry > ?1 AND entry <= ?2"
+    "INSERT OR IGNORE INTO temp.touched SELECT substr(attempt_id, 1, instr(attempt_id, '/')) FROM entry AS one "  # noqa: S608
+    f"WHERE entry > ?1 AND entry <= ?2 AND NOT {_ALONE}"
 )
 # From `<id>/` to before `<id>0`, the character that comes next. An answer that was cut after it had begun has a time
 # to its first token and is no good one.
@@ -50,6 +56,17 @@ _REQUESTS: Final = (
 _BOTH: Final = " UNION ALL ".join(
     _REQUESTS.format(sign=sign, hour_us=HOUR_US, upto=upto) for sign, upto in ((-1, "?1"), (1, "?2"))
 )
+_ADD: Final = (
+    "ON CONFLICT (what, hour, bucket) DO UPDATE SET requests = requests + excluded.requests, "
+    "cost_in_nusd = cost_in_nusd + excluded.cost_in_nusd"
+)
+_COUNT_ALONE: Final = (
+    "INSERT INTO request_hour (what, hour, bucket, requests, cost_in_nusd) "  # noqa: S608 # names and numbers of our own
+    f"SELECT 'cost', unix_us / {HOUR_US}, CASE WHEN cost IS NULL THEN {UNKNOWN} WHEN cost = 0 THEN {FREE} "
+    f"ELSE 1 + {_BUCKET} END AS bucket, count(*), coalesce(sum(cost), 0) FROM "
+    "(SELECT unix_us, cost_in_nusd AS cost FROM entry WHERE entry > ?1 AND entry <= ?2 "
+    "AND substr(attempt_id, 1, instr(attempt_id, '/')) NOT IN temp.touched) WHERE true GROUP BY 2, 3 " + _ADD
+)
 _COUNT: Final = (
     f"WITH one AS MATERIALIZED ({_BOTH}) "  # noqa: S608 # names and numbers of our own
     "INSERT INTO request_hour (what, hour, bucket, requests, cost_in_nusd) "
@@ -58,8 +75,7 @@ _COUNT: Final = (
     f"ELSE 1 + {_BUCKET} END AS bucket FROM one UNION ALL "
     "SELECT sign, hour, CASE WHEN cut THEN 'rescue' WHEN moved THEN 'failover' ELSE 'retry' END, wasted, 0 FROM one "
     "WHERE ok AND failed) WHERE true GROUP BY what, hour, bucket HAVING sum(sign) <> 0 OR sum(sign * amount) <> 0 "
-    "ON CONFLICT (what, hour, bucket) DO UPDATE SET requests = requests + excluded.requests, "
-    "cost_in_nusd = cost_in_nusd + excluded.cost_in_nusd"
+    + _ADD
 )
 
 
@@ -77,6 +93,7 @@ def count_requests(connection: sqlite3.Connection, rows_max: int = ROWS_AT_ONCE)
     connection.execute(_MAKE_TOUCHED)
     connection.execute("DELETE FROM temp.touched")
     connection.execute(_TOUCH, (done, upto))
+    connection.execute(_COUNT_ALONE, (done, upto))
     connection.execute(_COUNT, (done, upto))
     connection.execute("UPDATE request_counted SET entry = ?", (upto,))
     return upto < last

@@ -194,8 +194,8 @@ async def test_requests_are_counted_by_what_all_their_attempts_cost(ask, home):
     table = await ask("cost-distribution", **ALL)
     with read_all(home / FILE_NAME) as connection:
         connection.execute(
-            "CREATE TEMP TABLE one AS SELECT coalesce(sum(cost_in_nusd), 0) AS cost, sum(cost_in_nusd IS NULL) AS unknown "
-            "FROM entry GROUP BY substr(attempt_id, 1, instr(attempt_id, '/'))"
+            "CREATE TEMP TABLE one AS SELECT coalesce(sum(cost_in_nusd), 0) AS cost, "
+            "sum(cost_in_nusd IS NULL) AS unknown FROM entry GROUP BY substr(attempt_id, 1, instr(attempt_id, '/'))"
         )
         counts = "SELECT coalesce(sum(unknown = 0), 0), coalesce(sum(unknown > 0), 0) FROM temp.one"
         assert (table["requests"], table["unknown"]) == connection.execute(counts).fetchone()
