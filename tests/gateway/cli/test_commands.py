@@ -64,7 +64,7 @@ def test_every_command_is_there_and_explains_itself(run, name: str):
     result = run(name, "--help")
     assert result.exit_code == 0
     assert len(result.output) > 200
-    assert import_module(f"gateway.cli.{name}").command.name == name
+    assert import_module(f"gateway.cli.{name.replace('-', '_')}").command.name == name
 
 
 def test_the_version_is_printed(run):
