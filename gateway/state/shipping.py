@@ -150,7 +150,7 @@ class Shipper:
         while not self._stopping:
             self._wake.wait(wait_s)
             wait_s = self._try(self._step, wait_s)
-        if self._shipping.failure is None:
+        if self._prepared and self._shipping.failure is None:
             end_s = time.monotonic() + LAST_WAIT_S
             while self._try(self._send_some, 0.0) == 0.0 and time.monotonic() < end_s:
                 pass

@@ -148,6 +148,7 @@ async def test_a_slow_postgres_keeps_nobody_waiting_and_is_caught_up_with(tmp_pa
             await end(running)
 
 
+@pytest.mark.full
 async def test_gateways_of_a_fleet_have_one_ledger_and_one_set_of_keys(tmp_path, server):
     url = server.url(server.make_database())
     async with scripted(tells()) as provider:
@@ -172,6 +173,8 @@ async def test_gateways_of_a_fleet_have_one_ledger_and_one_set_of_keys(tmp_path,
         code, out = await mixgate(tmp_path / "one", url, "ledger", "status")
         assert (code, "rows to be sent  " in out, "THE FLEET" in out.upper()) == (0, True, True), out
         assert (await mixgate(tmp_path / "one", url, "ledger", "check", "--fleet"))[0] == 0
+        code, out = await mixgate(tmp_path / "two", url, "spend", "--fleet", "--by", "all", "--json")
+        assert (code, json.loads(out)[0]["attempts"]) == (0, len(provider.calls)), out
         with open_fleet(url) as fleet:
             assert len(all_entries(fleet)) == len(provider.calls)
             assert len(fleet.replicas()) == 2

@@ -1,5 +1,6 @@
 """Rows reach a fleet's Postgres in the end, whatever becomes of it or of the gateway; keys reach the other gateways."""
 
+import asyncio
 import random
 import threading
 import time
@@ -8,13 +9,21 @@ import msgspec
 import psycopg
 import pytest
 
+from gateway.access import Access
+from gateway.config.secrets import Secret
+from gateway.config.stores import PostgresSettings
+from gateway.keys.changes import NewKey, create
+from gateway.keys.home_secret import open_home_secrets
+from gateway.keys.storage import row_of
 from gateway.observation import MinuteRow
 from gateway.state import postgres_database, shipping
+from gateway.state.connection import FILE_NAME
 from gateway.state.key_rows import KeyRow, write_key
 from gateway.state.ledger_reader import LedgerReader
 from gateway.state.outbox import Outbox
 from gateway.state.postgres_reader import open_fleet
 from gateway.state.shipping import PARCEL_ROWS, Shipper
+from gateway.state.store import Store
 from tests.fakes.listener import FULL
 from tests.gateway.ledger.ledger_kit import Ledger
 from tests.gateway.state.fleet_kit import all_entries, assert_equal, assert_sound, until
@@ -287,3 +296,30 @@ def test_a_url_that_is_none_is_said_and_costs_nothing_else(make_replica):
     until(lambda: replica.shipper.shipping.failure is not None)
     assert replica.ledger.store.flush(20.0)
     assert not replica.close()
+
+
+async def test_a_key_of_another_gateway_opens_this_one_s_door_and_is_shut_out_again(make_replica, fleet_url, tmp_path):
+    home = tmp_path / "running"
+    access = Access(home)
+    store = Store.open(home / FILE_NAME, lambda record: record)
+    assert await access.open(store) is None
+    shipper = access.join(PostgresSettings(Secret(fleet_url)), store)
+    try:
+        pepper = open_home_secrets(home).pepper
+        issued = create(access.ring, pepper, NewKey(name="Ann"), entropy=bytes(range(40)), now_us=1)
+        credential = issued.text.reveal().encode()
+        other = make_replica("other", key_mark=open_home_secrets(home).key_mark)
+        other.save(row_of(issued.record))
+        await until_holds(lambda: access.ring.find(credential, 2) == issued.record)
+        other.save(row_of(msgspec.structs.replace(issued.record, disabled=True, updated_us=2)))
+        await until_holds(lambda: access.ring.find(credential, 2) is None)
+        assert access.ring.has_keys
+    finally:
+        await asyncio.to_thread(shipper.close, 20.0)
+        await asyncio.to_thread(store.close)
+
+
+async def until_holds(holds) -> None:
+    async with asyncio.timeout(20.0):
+        while not holds():  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0.02)
