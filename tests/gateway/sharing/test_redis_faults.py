@@ -281,14 +281,16 @@ async def test_somebody_who_gives_up_in_the_middle_of_anything_gets_nobody_elses
             assert not grant.clamped
 
 
-@pytest.mark.parametrize("cut_at", [1, 4, 9, 30, 77])
+@pytest.mark.parametrize("cut_at", [1, 9, 77])
 async def test_an_answer_that_is_cut_ends_the_connection_and_nothing_stays_reserved(tmp_path, cut_at):
     async with redis_server(tmp_path) as server, fault_proxy(server.port) as proxy:
         store = redis_store(f"redis://127.0.0.1:{proxy.port}/0", RECORDS)
         async with running(store):
             proxy.down = Faults(reset_at=cut_at)
-            granted = await asyncio.gather(*(ask(store, f"g{number}") for number in range(20)), return_exceptions=True)
+            asking = [asyncio.create_task(ask(store, f"g{number}")) for number in range(20)]
+            await until(lambda: not store.status().up, "losing the connection")
             proxy.down = NO_FAULTS
+            granted = await asyncio.gather(*asking, return_exceptions=True)
             for number, one in enumerate(granted):
                 assert isinstance(one, Grant | KeysUnavailableError)
                 store.budgets.release(f"g{number}")
@@ -338,7 +340,7 @@ async def test_nobody_takes_the_name_of_one_who_lives(tmp_path):
         second = redis_store(server.url, RECORDS, name="same")
         async with running(first):
             await second.start()
-            await asyncio.sleep(2.5)
+            await asyncio.sleep(1.2)
             assert not second.status().whole
             assert first.status().whole
             with pytest.raises(KeysUnavailableError):
