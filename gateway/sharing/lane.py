@@ -17,6 +17,8 @@ BATCH_MAX_S: Final = 2.0
 """How long the answer to what was sent may take; then the connection is given up."""
 BATCH_MAX: Final = 256
 """Commands sent at once."""
+STUCK_S: Final = 0.5
+"""Redis that is slow for so long is not asked for what could be refused instead."""
 WAITING_MAX: Final = 65_536
 """Commands that wait to be sent; beyond that, asking fails."""
 BACK_FIRST_S: Final = 0.1
@@ -83,6 +85,7 @@ class Lane:
         """Whether a connection was greeted and is of use as far as known."""
         self.slow = False
         """Whether somebody waited longer than anybody should; until the next answer."""
+        self._slow_since_s = 0.0
         self.reason = "not connected yet"
         """Why it is not up, without addresses."""
         self.losses = 0
@@ -96,6 +99,17 @@ class Lane:
     def brisk(self) -> bool:
         """Whether a question is likely to be answered soon."""
         return self.up and not self.slow
+
+    def note_slow(self) -> None:
+        """Somebody waited longer than anybody should, and has no answer yet."""
+        if not self.slow:
+            self.slow = True
+            self._slow_since_s = asyncio.get_running_loop().time()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it has been slow for a while: a busy machine is not, a Redis that does not answer is."""
+        return self.slow and asyncio.get_running_loop().time() >= self._slow_since_s + STUCK_S
 
     def ask(self, command: Command) -> "asyncio.Future[Any]":
         """Send a command. The future may be left alone; whoever waits for it shields it.
@@ -130,7 +144,8 @@ class Lane:
             async with asyncio.timeout(limit_s):
                 return await asyncio.shield(future)
         except TimeoutError:
-            self.slow = not future.done()
+            if not future.done():
+                self.note_slow()
             raise LaneDownError("no answer in time") from None
 
     def reset(self, reason: str) -> None:

@@ -118,7 +118,7 @@ class RedisBudgets:
             spare = self._from_spare(lease_id, key_id, offers)
             if spare is not None:
                 return purse.admit(spare, key_id, deadline_s)
-            if member.lane.slow or not await member.until_ready():
+            if member.lane.is_stuck or not await member.until_ready():
                 raise KeysUnavailableError(LIVES, retry_after_s=UNREACHABLE_RETRY_S)
         return await self._find_grant(lease_id, key_id, offers, unix_s, deadline_s)
 
@@ -210,7 +210,7 @@ class RedisBudgets:
             try:
                 answer = await self._send(ask, unix_s)
             except TimeoutError as error:
-                member.lane.slow = True
+                member.lane.note_slow()
                 raise KeysUnavailableError(LIVES, retry_after_s=UNREACHABLE_RETRY_S) from error
             except ScriptError as error:
                 member.lane.reset("Redis refuses to work")
