@@ -27,6 +27,8 @@ from gateway.workers.messages import (
 Value = TypeVar("Value")
 _ATTEMPT: Final = ENTRY_COLUMNS.index("attempt_id")
 _BEGAN: Final = ENTRY_COLUMNS.index("unix_us")
+_RESERVED: Final = ENTRY_COLUMNS.index("reserved_in_nusd")
+_SOURCE: Final = ENTRY_COLUMNS.index("usage_source")
 _COST: Final = ENTRY_COLUMNS.index("cost_in_nusd")
 
 
@@ -214,7 +216,7 @@ class Counter:
             if attempt_id not in lease.held:
                 # It had told, and nobody heard it. The lease covers it; that what it cost counts is what matters.
                 self.purse.hold(lease_id, attempt_id, 0, unix_s=_began_unix_s(row))
-            self.purse.settle(lease_id, attempt_id, row[_COST])
+            self.purse.settle(lease_id, attempt_id, _most(row))
             lease.held.discard(attempt_id)
             lease.counted.add(attempt_id)
 
@@ -229,6 +231,14 @@ class Counter:
             self.purse.release(lease_id)
         for held in self._passes.pop(worker, {}).values():
             self.store.rates.leave(held, None, self._now_s())
+
+
+def _most(row: Row) -> int | None:
+    """What an Attempt may have cost. One that was cut is guessed in the ledger, and may be billed up to its worst."""
+    if row[_SOURCE] != "recovered":
+        cost: int | None = row[_COST]
+        return cost
+    return max(row[_COST] or 0, int(row[_RESERVED]))
 
 
 def _now(asking: Coroutine[Any, Any, Value]) -> Value:

@@ -191,6 +191,11 @@ class Parent:
         stand_in = self._stand_ins.pop(place, None)
         if stand_in is not None:
             stand_in.say(StepBack(place))
+        for group, child in enumerate(self.workers):
+            if not child.ready and child.starts > 1 and group not in self._stand_ins:
+                # Nobody was there to stand in for it when it ended.
+                self._stand_ins[group] = self.workers[place]
+                self.workers[place].say(StandIn(group))
         self._changed.set()
 
     def _gone(self, place: int, name: str) -> None:
