@@ -205,7 +205,7 @@ if is_fenced() then return {'fence'} end
 local now = now_ms()
 call('HSET', P .. 'm:' .. ARGV[2], 'alive', text(now), 'epoch', ARGV[1])
 local age = now - tonumber(call('HGET', P .. 'epoch', 'since') or '0')
-return {'ok', age < 0 and QUARANTINE_MS or math.max(0, QUARANTINE_MS - age)}
+return {'ok', age < 0 and 0 or math.max(0, QUARANTINE_MS - age)}  -- below 0 its clock was set back
 """
 LEAVE: Final = """
 -- epoch, name, boot, gen: going, with nothing left behind.
@@ -219,7 +219,7 @@ RESERVE: Final = """
 if is_fenced() then return {'fence'} end
 local now = now_ms()
 local age = now - tonumber(call('HGET', P .. 'epoch', 'since') or '0')
-if age < QUARANTINE_MS then return {'young'} end
+if age >= 0 and age < QUARANTINE_MS then return {'young'} end
 local name, amount, spare, least = ARGV[2], tonumber(ARGV[5]), tonumber(ARGV[6]), nil
 for at = 13, #ARGV, 5 do
   reap(ARGV[at], now)

@@ -98,11 +98,11 @@ async def test_processes_that_share_a_redis_cannot_overspend_one_budget_though_o
         key = make_homes(tmp_path)
         env = {"REDIS_URL": redis.url, "ADMIN": ADMIN}
         async with AsyncExitStack() as stack:
-            processes = []
-            for number in range(PROCESSES):
-                config = tmp_path / f"g{number}" / "providers.yaml"
+            configs = [tmp_path / f"g{number}" / "providers.yaml" for number in range(PROCESSES)]
+            for number, config in enumerate(configs):
                 config.write_text(configured(provider, f"g{number}"))
-                processes.append((await stack.enter_async_context(served(config, env=env)))[0])
+            starting = (stack.enter_async_context(served(config, env=env)) for config in configs)
+            processes = [running for running, _ in await asyncio.gather(*starting)]
             limits = httpx.Limits(max_connections=CLIENTS)
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=30, trust_env=False, limits=limits))
             fleet = Fleet(key, processes)
@@ -116,7 +116,7 @@ async def test_processes_that_share_a_redis_cannot_overspend_one_budget_though_o
             await asyncio.gather(kill_one(), *(fleet.spend_all(http, number) for number in range(CLIENTS)))
             assert provider.billed_pusd <= LIMIT_USD * 10**12
             # What the killed one had sent counts at its worst until it is back and says what it came to.
-            again = await stack.enter_async_context(served(tmp_path / f"g{PROCESSES - 1}" / "providers.yaml", env=env))
+            again = await stack.enter_async_context(served(configs[-1], env=env))
             fleet.alive = [again[0]]
             await asyncio.gather(*(fleet.spend_all(http, number) for number in range(4)))
             async with asyncio.timeout(20):  # until each has heard of the other

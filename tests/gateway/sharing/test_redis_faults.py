@@ -363,6 +363,14 @@ async def test_a_clock_that_jumps_at_one_gateway_ends_no_lease(tmp_path):
             assert grant.left_in_nusd == 98_000
 
 
+async def test_a_clock_of_redis_that_was_set_back_stops_nobody(tmp_path):
+    async with redis_server(tmp_path) as server:
+        await server.say("HSET", "t:epoch", "since", int((time.time() + 3600) * 1000))
+        store = redis_store(server.url, RECORDS)
+        async with running(store):
+            assert isinstance(await ask(store, "g1"), Grant)
+
+
 async def test_others_hear_of_an_endpoint_that_is_down_as_long_as_it_is(tmp_path):
     async with redis_server(tmp_path) as server:
         a, b = two(server)
