@@ -17,7 +17,7 @@ from tests.fakes.duo import PREFILLING, Place, config_of
 from tests.fakes.gateway import chat, openai_config
 from tests.fakes.listener import FULL
 from tests.fakes.money import ASK
-from tests.fakes.process import served
+from tests.fakes.process import served, started
 from tests.fakes.provider import fake_provider, says
 from tests.fakes.scripted import scripted, story, tells
 from tests.fakes.workers import children, client_ports, end, until, until_back, workers
@@ -333,3 +333,47 @@ async def test_all_workers_have_the_one_local_model_of_the_machine(tmp_path):
         assert below(children(running.process.pid)["owner"]) == 1, "one process for the model, the owner's"
         assert (await client.get("/readyz")).json()["status"] == "ready"
         await stop(running)
+
+
+async def test_where_all_of_them_are_killed_at_once_one_process_alone_takes_up_what_they_left(tmp_path):
+    config = tmp_path / "providers.yaml"
+    asked, over = [], asyncio.Event()
+    async with scripted(tells(gap_s=0.01, prefill="openai")) as provider:
+        config.write_text(config_of(Place(provider.base_url, price=PRICE, capabilities=PREFILLING)))
+        async with served(config, "--workers", "2") as (running, client):
+            async with started(config, "--workers", "2", "--port", "0") as second:
+                assert await second.exit_code() == 2
+                assert "another gateway" in second.output + second.errors
+            loading = [asyncio.create_task(ask_on(client, n, random.Random(n), asked, over)) for n in range(6)]
+            await until(lambda: len(provider.calls) >= 20)
+            for pid in (running.process.pid, *children(running.process.pid).values()):
+                end(pid)
+            over.set()
+            await asyncio.gather(*loading)
+        assert journals(tmp_path) != []
+        async with served(config) as (running, client):
+            assert (await client.post("/v1/chat/completions", json=ASK | {"user": "last"})).status_code == 200
+            await stop(running)
+    found = rows_of(tmp_path / "home" / FILE_NAME)
+    missing, more = unbilled(provider, found)
+    recovered = Counter(row.user for row in found.values() if row.usage_source == "recovered")
+    free = Counter(row.user for row in found.values() if row.cost_in_nusd == 0)
+    assert not missing
+    assert not more - recovered - free
+    assert journals(tmp_path) == []
+
+
+async def test_without_their_parent_workers_finish_their_answers_and_end_and_the_owner_after_them(tmp_path):
+    config = tmp_path / "providers.yaml"
+    async with scripted(tells(tokens=story(30), gap_s=0.03)) as provider:
+        config.write_text(config_of(Place(provider.base_url, price=PRICE)))
+        async with served(config, "--workers", "2") as (running, client):
+            streams = [asyncio.create_task(client.post("/v1/chat/completions", json=ASK)) for _ in range(4)]
+            await until(lambda: len(provider.calls) >= 4)
+            left = children(running.process.pid)
+            end(running.process.pid)
+            answers = await asyncio.gather(*streams)
+            assert all(one.text.endswith("data: [DONE]\n\n") for one in answers)
+            await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left.values()))
+    assert len(rows_of(tmp_path / "home" / FILE_NAME)) == 4
+    assert journals(tmp_path) == []
