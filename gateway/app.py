@@ -209,7 +209,7 @@ class Gateway:
         self._off_until_s = 0.0
         if catalogue.local_models != old.local_models:
             _log.warning("the local models changed: that takes effect with the next start")
-        for setting in ("host", "port", "tls", "telemetry", "redis"):
+        for setting in ("host", "port", "tls", "telemetry", "redis", "workers"):
             if getattr(catalogue.gateway, setting) != getattr(old.gateway, setting):
                 _log.warning("gateway.%s changed: that takes effect with the next start", setting)
         _log.info("%s was read anew", catalogue.path)
