@@ -23,7 +23,7 @@ from tests.dashboard_browser.kit import (
 )
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def gateway(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dashboard")
     config = folder / "providers.yaml"
@@ -52,8 +52,9 @@ def gateway(tmp_path_factory):
         process.wait(START_S)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser():
+    """Closed with its module: while it is open, its event loop runs, and no other test could have one."""
     if not CHROMIUM.exists():
         pytest.skip("there is no /usr/bin/chromium here (Debian's package chromium), so no page is tried in a browser")
     playwright = pytest.importorskip("playwright.sync_api")
@@ -63,7 +64,7 @@ def browser():
         opened.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def visits(browser, gateway):
     made = Visits(browser, gateway.url)
     yield made
@@ -86,7 +87,7 @@ def visit(visits):
     assert visits.complaints == []
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def admin(visits, tmp_path_factory):
     """The cookie of an admin, for contexts to start with."""
     path = tmp_path_factory.mktemp("state") / "admin.json"
