@@ -25,6 +25,7 @@ from tests.gateway.ledger.ledger_kit import rows_of, total_of
 
 ADMIN = "canary-admin-token-771b"
 KILLS = 200 if FULL else 20
+OWNER_KILLS = 10 if FULL else 1
 CLIENTS = 8
 READY_MAX_S = 3.0
 PRICE = "{input: 1, output: 2}"
@@ -233,7 +234,7 @@ async def test_the_owner_is_missed_by_nobody_and_what_was_settled_meanwhile_is_w
     async with scripted(tells()) as provider:
         config.write_text(config_of(Place(provider.base_url, price=PRICE)))
         async with served(config, "--workers", "2") as (running, client):
-            for kill in range(3):
+            for kill in range(OWNER_KILLS):
                 end(children(running.process.pid)["owner"])
                 answers = await asyncio.gather(
                     *(
@@ -248,9 +249,10 @@ async def test_the_owner_is_missed_by_nobody_and_what_was_settled_meanwhile_is_w
     missing, more = unbilled(provider, found)
     assert not missing
     assert not more
-    assert len(found) == 60
+    assert len(found) == 20 * OWNER_KILLS
 
 
+@pytest.mark.full
 async def test_a_key_that_one_worker_disables_is_refused_by_all(tmp_path):
     config = tmp_path / "providers.yaml"
     async with fake_provider(says("hello")) as provider:
@@ -308,6 +310,7 @@ providers:
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="the engine (extra `local`) is not installed")
 async def test_all_workers_have_the_one_local_model_of_the_machine(tmp_path):
     config = tmp_path / "providers.yaml"
@@ -363,6 +366,7 @@ async def test_where_all_of_them_are_killed_at_once_one_process_alone_takes_up_w
     assert journals(tmp_path) == []
 
 
+@pytest.mark.full
 async def test_without_their_parent_workers_finish_their_answers_and_end_and_the_owner_after_them(tmp_path):
     config = tmp_path / "providers.yaml"
     async with scripted(tells(tokens=story(30), gap_s=0.03)) as provider:
