@@ -15,7 +15,10 @@ KEPT   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mixgate/wheels/$(KEY)
 install = $V/bin/uv pip install -q -p $1 $2 || $V/bin/pip --python $1 install -q $2
 # Other packages bring pytest plugins of their own; only ours are loaded, by name.
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD = 1
-PYTEST := $V/bin/python -m pytest -p pytest_asyncio.plugin -p _hypothesis_pytestplugin
+PYTEST := $V/bin/python -m pytest -p pytest_asyncio.plugin -p _hypothesis_pytestplugin -p xdist.plugin
+# Most tests wait most of the time, so several files run at once. What fails beside others is tried again by itself.
+TOGETHER := -n 3 --dist loadfile --maxfail=50
+ALONE    := -n 0 --last-failed --last-failed-no-failures none
 # Without a compiler the engine's tests are skipped; where build_aux/engine left its mark they may not be.
 BUILT  := [[ ! -e $V/.engine-$(KEY) ]] || export MIXGATE_TEST_REQUIRE_ENGINE=1
 
@@ -26,7 +29,7 @@ run: $V/.run engine
 
 test: $V/.test engine packages
 	@$(BUILT)
-	$(PYTEST) -m 'not full' $(ARGS)
+	$(PYTEST) -m 'not full' $(TOGETHER) $(ARGS) || { (($$? == 1)) && echo 'what failed, alone:' && $(PYTEST) -m 'not full' $(ALONE) $(ARGS); }
 
 test-full: $V/.test engine packages
 	@$(BUILT)
