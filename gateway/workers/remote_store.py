@@ -6,6 +6,7 @@ ledger waits in the worker's journal, records wait up to a bound, and it is trie
 
 import contextlib
 import socket
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -29,6 +30,8 @@ ANSWER_TIMEOUT_S: Final = 15.0
 """How long the owner may take to write something: more than it waits for the disk before it says no."""
 RETRY_WAIT_MAX_S: Final = 0.5
 """The longest pause before it is looked again whether the owner is there."""
+LOOK_EVERY_S: Final = 0.5
+"""How often whoever waits looks whether the end has come."""
 FRAME_AIM_BYTES: Final = FRAME_MAX_BYTES // 4
 
 
@@ -50,6 +53,14 @@ class RemoteStore(Store):
     def begin(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything handed over so far is in the owner's file, or the end comes. Blocks."""
+        end_s = time.monotonic() + timeout_s
+        while not self._stopping and (left_s := end_s - time.monotonic()) > 0:
+            if super().flush(min(left_s, LOOK_EVERY_S)):
+                return True
+        return False
 
     def submit(self, work: Work) -> "Future[None]":  # noqa: ARG002  # a function cannot be handed over
         """Nothing can be changed from here."""
