@@ -25,4 +25,4 @@ def test_every_figure_is_measured_and_kept(tmp_path, monkeypatch, capsys):
     assert "report by tag over 3,000 rows, ms" in capsys.readouterr().out
     kept = json.loads((tmp_path / "results.json").read_text())["ledger"]
     assert all(bar["value"] > 0 for bar in kept["bars"])
-    assert len(kept["seen"]) == 3
+    assert len(kept["seen"]) == 4
