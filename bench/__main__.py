@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench.beside_dashboard import PAIRS_DEFAULT as DASHBOARD_PAIRS
+from bench.beside_dashboard import judge_beside_dashboard, measure_beside_dashboard
 from bench.beside_local import PAIRS_DEFAULT, judge_beside_local, measure_beside_local
 from bench.codecs import REPEATS, measure_codecs
 from bench.decisions import REPEATS as DECISION_REPEATS
@@ -65,6 +67,9 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--beside-local", action="store_true", help="only what remote requests suffer beside a busy local worker"
+    )
+    parser.add_argument(
+        "--beside-dashboard", action="store_true", help="only what requests suffer while the dashboard is used"
     )
     parser.add_argument("--out", type=Path, default=OUT, help="where results and logs go (default bench/out)")
     return parser.parse_args(words)
@@ -139,6 +144,20 @@ def run_beside_local(bench: Bench, options: argparse.Namespace, out: Path) -> in
     return _gate(judgements, options)
 
 
+def run_beside_dashboard(bench: Bench, options: argparse.Namespace, out: Path) -> int:
+    """What requests suffer while somebody looks at the dashboard."""
+    pairs, rows = (1, QUICK_ROWS) if options.quick else (DASHBOARD_PAIRS, options.ledger_rows)
+    say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731 - as short as what it does
+    alone, used, pages_ms = measure_beside_dashboard(bench, pairs, rows, say)
+    judgements = judge_beside_dashboard(alone, used, pages_ms)
+    seen = {"alone": [asdict(one) for one in alone], "used": [asdict(one) for one in used], "pages_ms": pages_ms}
+    keep("beside_dashboard", judgements, out / "results.json", seen)
+    print_bars(f"Requests while the dashboard is used over {rows:,} rows", judgements)
+    return _gate(judgements, options)
+
+
+_BESIDE = {"beside_local": run_beside_local, "beside_dashboard": run_beside_dashboard}
+"""What is measured beside something else, by its option."""
 _WITHOUT_TOOLS = {"codecs": run_codecs, "decisions": run_decisions, "in_process": run_in_process, "ledger": run_ledger}
 """What is measured without a socket, by its option."""
 
@@ -165,15 +184,16 @@ def run(options: argparse.Namespace) -> int:
     if options.quick:
         modes = [shortened(mode) for mode in modes]
     rounds = 1 if options.quick else options.rounds
-    # Beside the worker nothing is pinned: where the system puts the two is part of what is measured.
-    cores = Cores(None, None) if options.beside_local else Cores.choose()
+    # Beside something else nothing is pinned: where the system puts the two is part of what is measured.
+    beside = next((measure for wanted, measure in _BESIDE.items() if getattr(options, wanted)), None)
+    cores = Cores.choose() if beside is None else Cores(None, None)
     if cores.load is not None:
         os.sched_setaffinity(0, {cores.load})
     with MockUpstream(tools.mock) as mock:
         patience = 0 if options.quick else options.patience
         bench = Bench(tools, mock, bodies, out, cores, patience)
-        if options.beside_local:
-            return run_beside_local(bench, options, out)
+        if beside is not None:
+            return beside(bench, options, out)
         if options.profile:
             print(profile_mode(bench, next(mode for mode in MODES if mode.name == options.profile)))
             return 0

@@ -77,7 +77,7 @@ def measure_ledger(repeats: int = REPEATS, rows: int = ROWS) -> tuple[list[Judge
         judged.append(_judge(f"backlog empty after {TOP_PER_S:,} requests a second", "s", EMPTIED_MAX_S, emptied_s))
         beside[f"one fsync of this disk, which takes {1e6 / sync_us:,.0f} a second"] = sync_us
         path = home / FILE_NAME
-        beside[f"one of {rows:,} rows, with its sums, in commits of {BATCH_ROWS:,}"] = _fill(path, rows)
+        beside[f"one of {rows:,} rows, with its sums, in commits of {BATCH_ROWS:,}"] = fill(path, rows)
         return judged + _reports(path, rows) + _pages(path, rows), beside
 
 
@@ -217,7 +217,8 @@ def rows_of_many(count: int) -> Iterator[list[Row]]:
         yield batch
 
 
-def _fill(path: Path, count: int) -> float:
+def fill(path: Path, count: int) -> float:
+    """A ledger of so many rows, in microseconds a row."""
     writer = Writer(open_writer(path))
     taken_ns = 0
     for batch in rows_of_many(count):
