@@ -215,21 +215,24 @@ class Application:
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller = scope[CALLER]
-        if IDEMPOTENCY_KEY in scope[FIELDS] and self._idempotency is not None:
-            # It comes back here without that header, if it has to be answered at all.
-            await self._idempotency.answer(scope, receive, send, self._chat, caller.name)
-            return
         key = caller.name if caller.is_key else None
         self._admission.enter(key)
         try:
-            require_json(scope)
-            request = await self._read_chat(receive)
-            if caller.key_id and self._limiter is not None:
-                await self._answer_within(self._limiter, scope, request, send, caller)
+            if IDEMPOTENCY_KEY in scope[FIELDS] and self._idempotency is not None:
+                await self._idempotency.answer(scope, receive, send, self._chat_admitted, caller.name)
             else:
-                await self._answer_chat(scope, request, send, caller)
+                await self._chat_admitted(scope, receive, send)
         finally:
             self._admission.leave(key)
+
+    async def _chat_admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        require_json(scope)
+        request = await self._read_chat(receive)
+        caller: Caller = scope[CALLER]
+        if caller.key_id and self._limiter is not None:
+            await self._answer_within(self._limiter, scope, request, send, caller)
+        else:
+            await self._answer_chat(scope, request, send, caller)
 
     async def _answer_within(
         self, limiter: Rates, scope: Scope, request: ChatRequest, send: Send, caller: Caller

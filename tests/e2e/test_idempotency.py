@@ -147,3 +147,26 @@ async def test_two_tenants_have_nothing_in_common(tmp_path):
     assert told == ["9", "9", None, None], "what is given again is not counted, and says nothing of that moment"
     assert len(provider.requests) == 2
     assert answers[0].content == answers[2].content != answers[1].content == answers[3].content
+
+
+async def test_a_call_is_let_in_before_its_body_is_taken(tmp_path):
+    """Else one key could have the gateway hold as many bodies as there are connections."""
+    config = "gateway: {client_keys: [env:CLIENT], in_flight_per_key_max: 1}\n" + openai_config("http://127.0.0.1:9")
+    async with running_gateway(config, tmp_path, {"CLIENT": "a-client-key"}) as on:
+        writers, answers = [], []
+        for number in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", on.client.base_url.port)
+            writer.write(
+                f"POST {PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer a-client-key\r\n"
+                f"content-type: application/json\r\nidempotency-key: {number}\r\ncontent-length: 1000\r\n\r\n".encode()
+            )
+            writers.append(writer)
+            answers.append(asyncio.create_task(reader.readline()))
+        async with asyncio.timeout(10.0):
+            waiting = set(answers)
+            while len(waiting) > 1:
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for writer in writers:
+            writer.close()
+        lines = await asyncio.gather(*answers)
+    assert sorted(b" 429 " in line for line in lines) == [False, True, True]
