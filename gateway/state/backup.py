@@ -1,16 +1,16 @@
 """Copies mixgate.db while a gateway writes it: the copy is of one moment, sound, and has a checksum beside it."""
 
-import contextlib
 import hashlib
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
 
-from gateway.state.connection import FILE_MODE, open_reader
+from gateway.state.connection import open_reader
 from gateway.state.errors import DamagedStoreError, StoreError, translate
 
 PAGES_AT_ONCE: Final = 2048
@@ -44,21 +44,36 @@ def back_up(source: Path, target: Path, on_progress: Callable[[int, int], None] 
     """
     if target.exists():
         raise StoreError(f"{target} is there already, and no backup is overwritten")
-    part = target.with_name(target.name + _PART)
+    part: Path | None = None
     try:
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
-        os.close(descriptor)
+        part = _new_file(target)
         rows, version = _copy(source, part, on_progress)
         digest = _settle(part)
-        target.with_name(target.name + CHECKSUM_SUFFIX).write_text(f"{digest}  {target.name}\n")
+        _write_checksum(target, digest)
         part.rename(target)
         _sync(target.parent)
     except OSError as error:
         raise StoreError(f"{target} cannot be written: {error.strerror or error}") from error
     finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+        if part is not None:
+            part.unlink(missing_ok=True)
     return Backup(target, target.stat().st_size, digest, rows, version)
+
+
+def _new_file(beside: Path) -> Path:
+    """A file of this user alone, of a name that nobody can have taken before: the folder may be everybody's."""
+    descriptor, name = tempfile.mkstemp(prefix=f"{beside.name}.", suffix=_PART, dir=beside.parent)  # mode 0600
+    os.close(descriptor)
+    return Path(name)
+
+
+def _write_checksum(target: Path, digest: str) -> None:
+    part = _new_file(target)
+    try:
+        part.write_text(f"{digest}  {target.name}\n")
+        part.rename(target.with_name(target.name + CHECKSUM_SUFFIX))
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _copy(source: Path, part: Path, on_progress: Callable[[int, int], None] | None) -> tuple[int, int]:

@@ -65,6 +65,28 @@ def test_no_copy_is_made_over_another_or_of_nothing_or_of_rubbish(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rubbish.db", "there.db"]
 
 
+def test_nothing_that_lies_in_everybody_s_folder_is_written_through(tmp_path):
+    """Somebody else has put there what a copy's names lead to, as anybody may in /tmp."""
+    ledger = Ledger(tmp_path / "home")
+    ledger.whole("gen-1/1")
+    assert ledger.close()
+    precious, left = tmp_path / "precious", tmp_path / "copy.db.part"
+    precious.write_text("precious")
+    left.symlink_to(precious)
+    (tmp_path / "copy.db.sha256").symlink_to(precious)
+    (tmp_path / "second.db.part").touch()
+    (tmp_path / "second.db.part").chmod(0o666)
+    for name in ("copy.db", "second.db"):
+        made = back_up(ledger.path, tmp_path / name)
+        checksum = tmp_path / f"{name}.sha256"
+        for path in (made.path, checksum):
+            assert not path.is_symlink()
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert checksum.read_text() == f"{made.sha256}  {name}\n"
+    assert precious.read_text() == "precious"
+    assert left.is_symlink()
+
+
 @pytest.mark.parametrize(
     "change",
     [
