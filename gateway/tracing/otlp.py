@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import os
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +53,10 @@ def resource_of(version: str) -> Any:
 
 
 class Post:
-    """Sends exports to one URL. Follows no redirect: its headers are for the configured place alone."""
+    """Sends exports to one URL. Follows no redirect and asks no proxy: its headers are for the configured place alone.
+
+    Of the environment nothing counts, but where the certificates of authorities are.
+    """
 
     def __init__(self, url: str, headers: Mapping[str, str], timeout_s: float) -> None:
         self._url = url
@@ -60,6 +64,11 @@ class Post:
         self._timeout_s = timeout_s
         self._closed = threading.Event()
         self._session: Any = _requests.Session()
+        # Else HTTP_PROXY would be shown the headers, and an entry in ~/.netrc would take the place of ours.
+        self._session.trust_env = False
+        bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+        if bundle:
+            self._session.verify = bundle
 
     def send(self, body: bytes) -> bool:
         """Whether it was taken. Blocks."""

@@ -187,3 +187,17 @@ async def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch
         async with running_gateway(config, tmp_path, ENV):
             pass
     assert "mixgate[otel]" in caught.value.problems[0].fix
+
+
+async def test_the_environment_leads_no_export_elsewhere_and_changes_no_header(tmp_path, monkeypatch):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with collector() as taken, collector() as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        post = otlp.Post(f"{taken.url}/v1/traces", {"authorization": f"Bearer {SECRET}"}, 2.0)
+        assert await asyncio.to_thread(post.send, b"")
+    assert (taken.asked, proxy.asked) == (1, 0)
+    assert taken.headers[0]["authorization"] == f"Bearer {SECRET}"
