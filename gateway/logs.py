@@ -90,11 +90,11 @@ class TextLines(logging.Formatter):
         about = REQUEST_ID.get()
         head = f"{when:%Y-%m-%d %H:%M:%S},{int(record.msecs):03d} {record.levelname}"
         head += f" {self._title}:" if self._title else ""
-        line = f"{head} {message_of(record)}{f' [{about}]' if about else ''}"
+        line = f"{head} {_tame(message_of(record))}{f' [{about}]' if about else ''}"
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             frames = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)[-FRAMES_MAX:]))
-            line += f"\nTraceback (innermost last):\n{frames}{'; because of '.join(_causes(error))}"
+            line += f"\nTraceback (innermost last):\n{frames}{'; because of '.join(map(_tame, _causes(error)))}"
         return line[:LINE_MAX_CHARS]
 
 
@@ -128,6 +128,14 @@ class JsonLines(logging.Formatter):
                 "at": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
             }
         return _encode(event).decode()
+
+
+def _tame(text: str) -> str:
+    """Words of others must neither look like an event of ours nor tell a terminal what to do."""
+    if text.isprintable():
+        return text
+    shown = (one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in text)
+    return "".join(shown).replace("\n", "\n    ")
 
 
 def message_of(record: logging.LogRecord) -> str:

@@ -23,6 +23,8 @@ MAX_POINTS: Final = 120
 """Of one series: a quarter of a year by days, or five days by hours."""
 MAX_BODY_BYTES: Final = 256 * 1024
 """What describes a chart."""
+LEAST: Final = 1e-300
+"""Less is nothing: of such numbers a part may be zero."""
 LABEL_FONT_PX: Final = 11
 """As in the style sheet: room for the labels is reckoned with it."""
 LINKS_BELOW: Final = "/dashboard/"
@@ -92,6 +94,8 @@ def draw(body: bytes) -> bytes:
         chart = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ChartError(f"this describes no chart: {error}") from error
+    if not chart.labels or not chart.series:
+        raise ChartError("a chart has a label and a series at least")
     for series in chart.series:
         if len(series.values) != len(chart.labels):
             raise ChartError(f"the chart has {len(chart.labels)} labels and a series of {len(series.values)} values")
@@ -141,7 +145,7 @@ def _ticks(chart: Chart) -> list[float]:
     """The scale: from zero, in three to six steps of 1, 2, 2.5 or 5 times a power of ten, to above all values."""
     columns = zip(*([value or 0 for value in series.values] for series in chart.series), strict=True)
     highest = max((max(one) if chart.kind == "lines" else sum(one) for one in columns), default=0)
-    if highest <= 0:
+    if highest < LEAST:
         return [0, 1]
     size = 10.0 ** math.floor(math.log10(highest / 4))
     step = next(size * part for part in (1, 2, 2.5, 5, 10) if size * part >= highest / 5)

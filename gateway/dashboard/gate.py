@@ -272,6 +272,7 @@ def _group(address: str) -> str:
         peer = ipaddress.ip_address(address)
     except ValueError:
         return address[:64]
+    peer = getattr(peer, "ipv4_mapped", None) or peer  # as a socket for both kinds names one of IPv4
     if peer.version == 6:
         return str(ipaddress.ip_network((int(peer) >> 64 << 64, 64)).network_address)
     return str(peer)

@@ -124,7 +124,7 @@ class Dashboard:
         body = await _read_json(scope, receive, SIGN_IN_MAX_BYTES)
         try:
             token = msgspec.json.decode(body, type=dict[str, str]).get("token", "")
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidRequestError(f'send {{"token": "..."}}: {error}') from error
         shown, cookie = await self._gate.sign_in(scope, token)
         _log.info("somebody signed in to the dashboard as %s", shown["role"])

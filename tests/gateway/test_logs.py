@@ -105,6 +105,16 @@ def test_an_event_knows_its_request_and_its_error():
     assert "request_id" not in json.loads(logged("later"))
 
 
+@given(st.text(max_size=50), st.text(max_size=50))
+def test_words_of_others_never_look_like_an_event(word, more):
+    text = logged("said %s", f"{word}\n2026-01-01 00:00:00,000 ERROR forged\r\x1b[2J{more}", form="text")
+    first, *others = text.split("\n")
+    assert "said" in first
+    assert others
+    assert all(line.startswith("    ") for line in others)
+    assert all(one.isprintable() or one in "\n\t" for one in text)
+
+
 def test_what_is_set_up_replaces_what_was(monkeypatch):
     root, ours = logging.getLogger(), logging.getLogger("mixgate")
     before = (list(root.handlers), root.level, ours.level)

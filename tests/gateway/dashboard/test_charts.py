@@ -4,7 +4,7 @@ import json
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.dashboard.charts import MAX_BODY_BYTES, MAX_POINTS, MAX_SERIES, ChartError, draw
@@ -74,6 +74,8 @@ def test_the_scale_ends_above_the_highest_stack():
         {"series": [{"name": "x", "values": ["1"] * 5}]},
         {"series": [{"name": "x", "values": [1.0] * 5, "links": ["javascript:alert(1)"]}]},
         {"series": [{"name": "x", "values": [1.0] * 5, "links": ["//elsewhere.example/dashboard/"]}]},
+        {"labels": [], "series": [{"name": "x", "values": []}]},
+        {"series": []},
         described(points=MAX_POINTS + 1),
         described(series=MAX_SERIES + 1),
     ],
@@ -111,6 +113,7 @@ def test_any_text_is_text(text, kind):
     values=st.lists(st.floats(-1e15, 1e15) | st.none() | st.integers(0, 10), min_size=1, max_size=6),
     kind=st.sampled_from(KINDS),
 )
+@example(values=[5e-324], kind="bars")
 def test_any_values_are_drawn(values, kind):
     labels = [str(at) for at in range(len(values))]
     drawn({"kind": kind, "label": "", "labels": labels, "series": [{"name": "", "values": values}]})

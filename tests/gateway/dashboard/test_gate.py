@@ -352,3 +352,12 @@ async def test_whoever_can_write_on_the_shelf_cannot_make_or_change_a_session(do
     with pytest.raises(SignInRequiredError):
         await gate.admit(scope(cookie=viewer))
     assert (await gate.admit(scope(cookie=admin))).role == "admin"
+
+
+async def test_whoever_comes_by_ipv4_has_tries_of_its_own_where_one_socket_is_for_both_kinds(gate):
+    for _ in range(TRIES_MAX):
+        with pytest.raises(SignInFailedError):
+            await gate.sign_in(asked(peer="::ffff:192.0.2.1"), "wrong")
+    with pytest.raises(TooManySignInsError):
+        await gate.sign_in(asked(peer="192.0.2.1"), "wrong")
+    await gate.sign_in(asked(peer="::ffff:192.0.2.2"), ADMIN)

@@ -178,6 +178,14 @@ async def test_a_sign_in_is_no_form_that_another_site_can_send(guarded):
     assert (await guarded.client.get("/dashboard/api/sign-in", headers=SECURE)).status_code == 405
 
 
+@pytest.mark.parametrize("body", [b'{"token": "\xff"}', b'{"token": "\\ud800"}', b'{"token": 1}', b"[" * 4000, b""])
+async def test_what_is_no_sign_in_is_refused_in_words(guarded, body):
+    headers = FROM_OWN_PAGE | {"content-type": "application/json"}
+    response = await guarded.client.post("/dashboard/api/sign-in", content=body, headers=headers)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_request")
+    assert response.headers["content-security-policy"] == POLICY.decode()
+
+
 async def test_tries_are_counted_by_the_address_that_the_proxy_saw(guarded):
     for _ in range(5):
         assert (await sign_in(guarded, "wrong", **{"x-forwarded-for": "192.0.2.99"})).status_code == 401
