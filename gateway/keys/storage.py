@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Final, Protocol
@@ -130,16 +130,27 @@ class Spends(Protocol):
         """What was spent, as LedgerReader says it."""
         ...
 
+    def presumed(self, since_unix_us: int) -> Mapping[str, int]:
+        """What may have been spent beyond that, as LedgerReader says it."""
+        ...
+
 
 def spending(reader: Spends, key_ids: Sequence[str]) -> Callable[[Window, int], dict[str, int]]:
-    """What each key spent since a time, by the ledger. For `read_past`; blocks and raises StoreError."""
+    """What each key spent since a time, by the ledger. For `read_past`; blocks and raises StoreError.
+
+    Attempts in the middle of which a gateway was killed count at their worst, as they do where it is another process
+    that lives on: the ledger has estimates of them, and their provider may bill more.
+    """
 
     def spent(_window: Window, start_unix_s: int) -> dict[str, int]:
         start_us = start_unix_s * US_PER_S
         lines = reader.spend("key", start_us, END_US)
         if len(lines) >= NAMES_MAX:  # a report has no more lines, and every key counts
             lines = tuple(one for key in key_ids for one in reader.spend("key", start_us, END_US, name=key))
-        return {one.name: one.cost_in_nusd for one in lines}
+        found = {one.name: one.cost_in_nusd for one in lines}
+        for key_id, amount in reader.presumed(start_us).items():
+            found[key_id] = found.get(key_id, 0) + amount
+        return found
 
     return spent
 

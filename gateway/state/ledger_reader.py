@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from gateway.state.entries import ENTRY_COLUMNS, Entry, PriceSnapshot
 from gateway.state.errors import translate
-from gateway.state.ledger_rows import HOUR_US, HOURS_PER_DAY
+from gateway.state.ledger_rows import HOUR_US, HOURS_PER_DAY, PRESUMED
 from gateway.state.reader import Reader
 from gateway.state.schema import SPENT_COLUMNS
 from gateway.state.stretches import COLUMNS, STRETCH_ROWS, find_stretches
@@ -163,6 +163,19 @@ class LedgerReader(Reader):
             return self._spent("name", _parts(first, end, "all", f"strftime('%Y-%m-%d', {_DAY_OF_HOUR}, 'unixepoch')"))
         order = "cost_in_nusd DESC, attempts DESC, name"
         return self._spent(order, _parts(first, end, by, "name"), name)
+
+    def presumed(self, since_unix_us: int) -> dict[str, int]:
+        """By key: what Attempts that were cut by a kill may cost beyond the estimates that the ledger has of them.
+
+        A provider may bill all of such an answer, which is never more than was reserved for it. In nano-USD.
+
+        Args:
+            since_unix_us: Attempts count that were sent then or later.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return dict(self._rows(PRESUMED.format(since="?"), (since_unix_us,)))
 
     def _spent(self, order: str, parts: "_Parts", name: str | None = None) -> tuple[Spent, ...]:
         sums = ", ".join(f"sum({column}) AS {column}" for column in SPENT_COLUMNS)

@@ -28,6 +28,12 @@ COLUMNS_BY: Final = {
 HOUR_US: Final = 3_600_000_000
 HOURS_PER_DAY: Final = 24
 
+PRESUMED: Final = (
+    "SELECT key_id, sum(reserved_in_nusd - coalesce(cost_in_nusd, 0)) FROM entry WHERE usage_source = 'recovered' "
+    "AND reserved_in_nusd > coalesce(cost_in_nusd, 0) AND unix_us >= {since} GROUP BY key_id"
+)
+"""By key: what Attempts in the middle of which a gateway was killed may cost beyond their estimates."""
+
 ROWS_AT_ONCE: Final = (100, 10, 1)
 """Rows of one statement. Between two of them the loop's thread may run, and must be waited for."""
 

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from gateway.state.entries import ENTRY_COLUMNS, Entry, PriceSnapshot
 from gateway.state.ledger_reader import NAMES_MAX, PAGE_MAX, By, Filter, Page, Spent
-from gateway.state.ledger_rows import HOUR_US, HOURS_PER_DAY
+from gateway.state.ledger_rows import HOUR_US, HOURS_PER_DAY, PRESUMED
 from gateway.state.postgres_database import Database
 from gateway.state.postgres_writer import NAMES_BY, SUMMED, TAGS
 from gateway.state.schema import SPENT_COLUMNS
@@ -133,6 +133,15 @@ class PostgresLedgerReader:
             values,
         )
         return tuple(Spent(*row) for row in rows)
+
+    def presumed(self, since_unix_us: int) -> dict[str, int]:
+        """By key: what Attempts that were cut by a kill may cost beyond their estimates. As LedgerReader's.
+
+        Raises:
+            StoreError: The database cannot be read.
+        """
+        rows = self._rows(PRESUMED.format(since=":since"), {"since": since_unix_us})
+        return {key_id: int(amount) for key_id, amount in rows}
 
     def replicas(self) -> tuple[Replica, ...]:
         """Every gateway that ever sent rows, and how many it has still to send.

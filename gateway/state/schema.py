@@ -60,6 +60,11 @@ _ENTRY = (
     "cache_write_tokens INTEGER, reasoning_tokens INTEGER, usage_source TEXT NOT NULL, cost_in_nusd INTEGER, "
     "cost_source TEXT NOT NULL, ttft_ms INTEGER, duration_ms INTEGER NOT NULL, upstream_id TEXT) STRICT"
 )
+_PRESUMED = (
+    # For what keys may owe for Attempts in the middle of which a gateway was killed: few rows of any ledger.
+    "CREATE INDEX entry_recovered ON entry (unix_us, key_id, reserved_in_nusd, cost_in_nusd) "
+    "WHERE usage_source = 'recovered'"
+)
 _PRICES = "CREATE TABLE price_snapshot (price_id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, data TEXT NOT NULL) STRICT"
 _SPENT = ", ".join(f"{name} INTEGER NOT NULL" for name in SPENT_COLUMNS)
 
@@ -103,6 +108,7 @@ MIGRATIONS: Final = (
     Migration(CACHE_TABLES, back=CACHE_TABLES_GONE),
     Migration(REQUEST_TABLES, back=REQUEST_TABLES_GONE),
     Migration(OUTBOX_TABLES, back=OUTBOX_TABLES_GONE),
+    Migration((_PRESUMED,), back=("DROP INDEX entry_recovered",)),
 )
 """`PRAGMA user_version` says how many of them a file has had. Released ones never change.
 

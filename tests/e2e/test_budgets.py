@@ -2,12 +2,20 @@
 
 import asyncio
 import os
+import random
+from contextlib import suppress
 
+import httpx
 import pytest
+from aiohttp import web
 
 from gateway.admission import IN_FLIGHT_MAX
+from gateway.state.connection import FILE_NAME
 from tests.fakes.gateway import chat, openai_config, running_gateway
-from tests.fakes.provider import fake_provider, fails, says, stream_chunks, streams
+from tests.fakes.process import served
+from tests.fakes.provider import completion, fails, fake_provider, says, stream_chunks, streams, usage_of
+from tests.fakes.workers import children, end, until, until_back, workers
+from tests.gateway.ledger.ledger_kit import rows_of
 
 ADMIN = "canary-admin-token-77"
 KEYS = "/api/v1/keys"
@@ -100,7 +108,9 @@ async def test_failovers_cuts_and_clients_that_leave_give_back_what_they_do_not_
     cut = streams(*stream_chunks("one two three", usage=False, finish_reason=None)[:-1], cut=True)
     replies = [fails(503), says("fine"), cut, fails(400)]
     async with fake_provider(*replies) as provider, fake_provider(fails(503), says("fine too")) as other:
-        async with running_gateway(configured(provider.base_url, other.base_url), tmp_path, {"ADMIN": ADMIN}) as running:
+        async with running_gateway(
+            configured(provider.base_url, other.base_url), tmp_path, {"ADMIN": ADMIN}
+        ) as running:
             key, _ = await issue(running, limit=1.0)
             for _ in range(5):
                 await ask(running, key, max_tokens=20, stream=stream)
@@ -131,3 +141,94 @@ async def test_a_key_uses_only_what_it_may(tmp_path):
             refused = await ask(running, nowhere)
     assert refused.status_code in (400, 403)
     assert first.requests == []
+
+
+async def billed_before_it_answers(request, seen):
+    """Whoever is gone before the answer is there pays all of it."""
+    words = " ".join(["word"] * seen.body["max_tokens"])
+    request.match_info.handler.__self__.bill(usage_of(words))
+    await asyncio.sleep(0.05)
+    return web.json_response(completion(words))
+
+
+async def spend_all(client, key):
+    """Until the budget is spent. False: the gateway was gone before."""
+    with suppress(httpx.HTTPError):
+        while True:
+            answer = await client.post("/v1/chat/completions", json=chat(max_tokens=100), headers=bearer(key))
+            if answer.status_code == 200:
+                continue
+            code = answer.json()["error"]["code"]
+            assert code in {"insufficient_quota", "budget_reserved", "keys_unavailable"}
+            if code == "insufficient_quota":
+                return True
+            await asyncio.sleep(0.02)
+    return False
+
+
+def assert_kept_though_killed(provider, home, limit_usd):
+    """The budget held; the books have estimates all the same, which are less than what the provider bills."""
+    found = rows_of(home / FILE_NAME).values()
+    cut = [row for row in found if row.usage_source == "recovered"]
+    billed_usd, spent_usd = provider.billed_pusd / 10**12, sum(row.cost_in_nusd for row in found) / 10**9
+    print(f"{limit_usd} USD: billed {billed_usd}, in the books {spent_usd}, {len(cut)} cut")  # noqa: T201  # for -s
+    assert cut
+    assert all(row.cost_in_nusd < row.reserved_in_nusd for row in cut)
+    assert spent_usd < billed_usd <= limit_usd
+    assert billed_usd >= 0.8 * limit_usd
+
+
+async def test_a_gateway_that_is_killed_again_and_again_does_not_overspend_what_it_is_billed_in_full(tmp_path):
+    limit_usd, dice = 1.0 if FULL else 0.04, random.Random(5)
+    config = tmp_path / "providers.yaml"
+    async with fake_provider(billed_before_it_answers) as provider:
+        config.write_text(configured(provider.base_url))
+        async with served(config, env={"ADMIN": ADMIN}) as (running, client):
+            made = await client.post("/api/v1/keys", json={"name": "app", "limit": limit_usd}, headers=bearer(ADMIN))
+            key = made.json()["key"]
+            running.process.kill()
+        for _ in range(20 if FULL else 3):
+            async with served(config, env={"ADMIN": ADMIN}) as (running, client):
+                asked = len(provider.requests)
+                spending = [asyncio.create_task(spend_all(client, key)) for _ in range(20)]
+                await until(lambda asked=asked: len(provider.requests) >= asked + 20)
+                await asyncio.sleep(dice.uniform(0, 0.04))
+                running.process.kill()
+                assert not any(await asyncio.gather(*spending))
+        async with served(config, env={"ADMIN": ADMIN}) as (running, client):
+            assert all(await asyncio.gather(*(spend_all(client, key) for _ in range(20))))
+    assert_kept_though_killed(provider, tmp_path / "home", limit_usd)
+
+
+async def spend_whoever_dies(client, key):
+    while not await spend_all(client, key):  # noqa: ASYNC110 (nobody tells when it is back)
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.full
+async def test_what_killed_workers_may_owe_counts_for_the_next_owner_and_after_all_were_killed(tmp_path):
+    limit_usd = 0.1
+    config = tmp_path / "providers.yaml"
+    async with fake_provider(billed_before_it_answers) as provider:
+        config.write_text(configured(provider.base_url))
+        async with served(config, "--workers", "2", env={"ADMIN": ADMIN}) as (running, client):
+            made = await client.post("/api/v1/keys", json={"name": "app", "limit": limit_usd}, headers=bearer(ADMIN))
+            key = made.json()["key"]
+            spending = [asyncio.create_task(spend_whoever_dies(client, key)) for _ in range(20)]
+            for kill in range(2):
+                asked = len(provider.requests)
+                await until(lambda asked=asked: len(provider.requests) >= asked + 40)
+                for pid in workers(running).values():
+                    end(pid)
+                await until_back(running, 3 * kill + 2)
+                end(children(running.process.pid)["owner"])
+                await until_back(running, 3 * kill + 3)
+            asked = len(provider.requests)
+            await until(lambda: len(provider.requests) >= asked + 20)
+            for pid in (running.process.pid, *children(running.process.pid).values()):
+                end(pid)
+            for task in spending:
+                task.cancel()
+        async with served(config, "--workers", "2", env={"ADMIN": ADMIN}) as (running, client):
+            assert all(await asyncio.gather(*(spend_all(client, key) for _ in range(20))))
+    assert_kept_though_killed(provider, tmp_path / "home", limit_usd)

@@ -122,6 +122,19 @@ def test_one_request_and_its_prices_are_found(two_ledgers, kind):
     assert reader.price("nobody's") is None
 
 
+@pytest.mark.parametrize("kind", ["file", "fleet"])
+def test_what_was_cut_by_a_kill_may_cost_what_was_reserved_for_it(two_ledgers, kind):
+    reader, rows = two_ledgers[kind], two_ledgers["rows"]
+    for since_us, _ in SPANS:
+        expected = {}
+        for row in rows:
+            more = row.reserved_in_nusd - (row.cost_in_nusd or 0)
+            if row.usage_source == "recovered" and row.unix_us >= since_us and more > 0:
+                expected[row.key_id] = expected.get(row.key_id, 0) + more
+        assert reader.presumed(since_us) == expected
+    assert reader.presumed(0)
+
+
 def test_both_ledgers_say_the_same_to_the_last_count(two_ledgers):
     for by in BYS:
         for span in SPANS:
@@ -271,4 +284,8 @@ def test_what_keys_of_a_fleet_have_spent_says_also_what_is_still_to_come(databas
     said = fleet_past(fleet_url, ["k1", "k2"], 1000.0)
     assert (said.rows_to_come, said.silent) == (7, ("two",))
     ever = next(spent for window, _, spent in said.past if window == "ever")
-    assert ever["k1"] == sum(row.cost_in_nusd or 0 for row in rows if row.key_id == "k1")
+    assert ever["k1"] == sum(
+        max(row.cost_in_nusd or 0, row.reserved_in_nusd if row.usage_source == "recovered" else 0)
+        for row in rows
+        if row.key_id == "k1"
+    )

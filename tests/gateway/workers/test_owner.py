@@ -95,6 +95,9 @@ async def test_a_worker_that_dies_gives_back_what_it_held_once_its_journal_is_co
         # What was cut may be billed at its worst, whatever the ledger guesses.
         assert purse.usage("k", time.time()).ever_in_nusd == cost + 2_500 > cost + found["untold/1"].cost_in_nusd
         assert not (tmp_path / "journal" / "w1").exists()
+    async with owner_of(tmp_path, KEY) as later:
+        await until(lambda: later.money.whole)
+        assert later.access.purse.usage("k", time.time()).ever_in_nusd == cost + 2_500, "the next owner counts the same"
 
 
 async def test_a_new_owner_grants_nothing_before_it_knows_what_workers_that_lived_on_have(tmp_path):
