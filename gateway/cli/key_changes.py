@@ -27,6 +27,11 @@ from gateway.state.ledger_reader import LedgerReader
 from providers.json_values import members
 
 TIMEOUT_S: Final = 30.0
+_FIX_REFUSED: Final = {
+    401: "name the admin token with --token",
+    403: "name the admin token with --token",
+    404: "with --url, name the key by its id, as in `mixgate keys list`",
+}
 _FIX_FILE: Final = "run it as the gateway's user, with MIXGATE_HOME as it is for the gateway"
 
 
@@ -144,7 +149,7 @@ class AskingDesk:
             said = {}
         if not answer.is_success:
             message = members(said.get("error")).get("message") or "it did not say why"
-            fix = "name the admin token with --token" if answer.status_code in {401, 403} else "correct the command"
+            fix = _FIX_REFUSED.get(answer.status_code, "correct the command")
             fail(f"the gateway refused (HTTP {answer.status_code}): {message}", fix)
         return said
 

@@ -21,6 +21,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 NONE: Final = "none"
 """As the value of a limit: there is none."""
 _SPAN: Final = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d.*", re.ASCII)
+_AMOUNT: Final = re.compile(r"-?(?:\d+\.?\d*|\.\d+)", re.ASCII)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LISTED: Final = ("name", "id", "state", "team", "spent today", "this month", "ever", "limit", "left")
 
@@ -232,6 +234,10 @@ def _value(name: str, text: str) -> Any:
     if name == "expires" and (found := _SPAN.fullmatch(text)):
         moment = datetime.now(UTC) + timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
         return moment.isoformat(timespec="seconds")
+    if name == "expires" and not _TIME.fullmatch(text):
+        raise click.BadParameter("give 30d, 2027-01-31T00:00:00Z, or none", param_hint="--expires")
+    if name in {*WINDOWS, "max_price_input", "max_price_output"} and not _AMOUNT.fullmatch(text):
+        raise click.BadParameter("give dollars as 5 or 0.05, or none", param_hint=f"--{name.replace('_', '-')}")
     return text
 
 

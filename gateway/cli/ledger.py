@@ -16,7 +16,7 @@ import msgspec
 from gateway.cli.fleet import fleet_of, read_fleet, require_fleet
 from gateway.cli.output import fail, on_terminal, print_table
 from gateway.cli.sheets import inert, print_json
-from gateway.cli.windows import Moment
+from gateway.cli.windows import Moment, remedy
 from gateway.config.locations import home_folder
 from gateway.config.stores import PostgresSettings
 from gateway.reports.money import usd
@@ -89,6 +89,10 @@ def backup(file: Path) -> None:
     """
     path = _path()
     shown = on_terminal()
+    if path.is_file() and file.exists():
+        fail(f"{file} is there already, and no backup is overwritten", "name another file")
+    if path.is_file() and not os.access(file.absolute().parent, os.W_OK | os.X_OK):
+        fail(f"{file} cannot be written: {file.absolute().parent} is no folder for this user", "name a file elsewhere")
 
     def tell(done: int, total: int) -> None:
         if shown:
@@ -205,7 +209,7 @@ def _guarded(path: Path, work: Callable[[], Result]) -> Result:
     except StoreInUseError:
         fail(f"a gateway has {path} open", "stop it first")
     except StoreError as error:
-        fail(f"{path}: {error}", "run it as the gateway's user, once a gateway of this version ran")
+        fail(f"{path}: {error}", remedy(error))
 
 
 def _facts(path: Path) -> dict[str, Any]:

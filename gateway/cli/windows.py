@@ -14,7 +14,7 @@ from gateway.cli.output import fail
 from gateway.config.locations import home_folder
 from gateway.reports.reader import ReportReader
 from gateway.state.connection import FILE_NAME
-from gateway.state.errors import StoreError
+from gateway.state.errors import DamagedStoreError, NewerStoreError, StoreError
 
 US_PER_S: Final = 1_000_000
 Form: TypeAlias = Literal["table", "csv", "json"]
@@ -114,7 +114,16 @@ def read_ledger(look: Callable[[ReportReader], Answer]) -> Answer:
         with ReportReader(path) as reader:
             return look(reader)
     except StoreError as error:
-        fail(f"{path} cannot be read: {error}", "run it as the gateway's user, once a gateway of this version ran")
+        fail(f"{path} cannot be read: {error}", remedy(error))
+
+
+def remedy(error: StoreError) -> str:
+    """What to do where the ledger's file cannot be used."""
+    if isinstance(error, DamagedStoreError):
+        return "start the gateway: it moves the file aside and keeps what can be read; or put a backup in its place"
+    if isinstance(error, NewerStoreError):
+        return "use the release of Mixgate that the gateway is of"
+    return "run it as the gateway's user, once a gateway of this version ran"
 
 
 def clock(unix_us: int) -> str:

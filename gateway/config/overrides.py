@@ -18,11 +18,12 @@ PREFIX = "MIXGATE_"
 NESTED = {"tls": ("cert", "key"), "log": ("format", "level")}
 """Keys of sections in the section that may come from outside the file too, as in MIXGATE_TLS_CERT."""
 _NESTED_KEYS = tuple(f"{outer}_{inner}" for outer, names in NESTED.items() for inner in names)
+_SECRET_KEYS = ("client_keys", "admin_token", "metrics_token", "viewer_token")
 LIST_KEYS = ("client_keys", "trusted_proxies", "hosts")
 _FILE_ALONE = ("telemetry", "postgres", "redis", "alerts")
 SETTING_KEYS = (*(key for key in GatewaySection.model_fields if key not in (*NESTED, *_FILE_ALONE)), *_NESTED_KEYS)
 """Every setting, as `MIXGATE_<KEY>` in the environment and `--<key>` with dashes on the command line."""
-OTHER_VARIABLES = (CONFIG_VARIABLE, HOME_VARIABLE, "MIXGATE_TEST_FULL")
+OTHER_VARIABLES = (CONFIG_VARIABLE, HOME_VARIABLE, "MIXGATE_CLIENT_KEY", "MIXGATE_TEST_FULL")
 
 
 class Override(Struct, frozen=True):
@@ -61,7 +62,10 @@ def apply(section: GatewaySection, overrides: Mapping[str, Override]) -> tuple[G
             judged = GatewaySection.model_validate({item.key: item.value})
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                problems.append(ConfigProblem(item.origin, *translate(detail["loc"], detail)))
+                message, fix = translate(detail["loc"], detail)
+                if item.key in _SECRET_KEYS and item.origin.startswith(PREFIX):
+                    fix += f"; {item.origin} is the setting itself, so what holds the key needs another name"
+                problems.append(ConfigProblem(item.origin, message, fix))
         else:
             written[item.key] = getattr(judged, item.key)
     return section.model_copy(update=written), problems

@@ -50,7 +50,9 @@ def open_home_secrets(home: Path) -> HomeSecrets:
         _make(path)
         return derive(_read(path))  # whoever was faster has made the one that counts
     except OSError as error:
-        raise _unusable(path, error.strerror or type(error).__name__, "check the owner of MIXGATE_HOME") from error
+        raise _unusable(
+            path, error.strerror or type(error).__name__, "set MIXGATE_HOME to a folder that this user owns"
+        ) from error
 
 
 def derive(secret: bytes) -> HomeSecrets:

@@ -268,7 +268,8 @@ def only_one(home: Path) -> Generator[None]:
             (ConfigProblem("MIXGATE_HOME", f"another gateway has its workers in {home}.", fix),)
         ) from None
     except OSError as error:
-        problem = ConfigProblem("MIXGATE_HOME", f"{folder} cannot be used: {error.strerror}.", "check its owner")
+        fix = "set MIXGATE_HOME to a folder that this user owns"
+        problem = ConfigProblem("MIXGATE_HOME", f"{folder} cannot be used: {error.strerror}.", fix)
         raise ConfigError((problem,)) from error
     try:
         yield
