@@ -218,7 +218,10 @@ def _short(value: float) -> str:
 
 
 def _usd(value: float) -> str:
-    return f"${value:,.0f}" if abs(value) >= 1000 else f"${value:.3g}"
+    if abs(value) >= 1000:
+        return f"${value:,.0f}"
+    # Three digits that count, written out: nobody reads 2e-05 as money. More than nano-dollars there are not.
+    return f"${value:.3g}" if value == 0 or abs(value) >= 1e-4 else "$" + f"{value:.9f}".rstrip("0").rstrip(".")
 
 
 def _ms(value: float) -> str:

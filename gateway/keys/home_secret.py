@@ -51,7 +51,9 @@ def open_home_secrets(home: Path) -> HomeSecrets:
         return derive(_read(path))  # whoever was faster has made the one that counts
     except OSError as error:
         raise _unusable(
-            path, error.strerror or type(error).__name__, "set MIXGATE_HOME to a folder that this user owns"
+            path,
+            error.strerror or type(error).__name__,
+            "set MIXGATE_HOME to a folder that this user owns and can write",
         ) from error
 
 

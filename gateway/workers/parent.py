@@ -268,7 +268,7 @@ def only_one(home: Path) -> Generator[None]:
             (ConfigProblem("MIXGATE_HOME", f"another gateway has its workers in {home}.", fix),)
         ) from None
     except OSError as error:
-        fix = "set MIXGATE_HOME to a folder that this user owns"
+        fix = "set MIXGATE_HOME to a folder that this user owns and can write"
         problem = ConfigProblem("MIXGATE_HOME", f"{folder} cannot be used: {error.strerror}.", fix)
         raise ConfigError((problem,)) from error
     try:

@@ -60,6 +60,9 @@ def test_the_scale_ends_above_the_highest_stack():
     chart["series"][0]["values"], chart["series"][1]["values"] = [3.1], [4.2]
     marks = [one.text for one in drawn(chart | {"unit": "usd"}).iter(f"{SVG}text") if one.text.startswith("$")]
     assert marks == ["$0", "$2", "$4", "$6", "$8"]
+    chart["series"][0]["values"], chart["series"][1]["values"] = [0.00002], [0.000006]
+    marks = [one.text for one in drawn(chart | {"unit": "usd"}).iter(f"{SVG}text") if one.text.startswith("$")]
+    assert marks == ["$0", "$0.00001", "$0.00002", "$0.00003"]
 
 
 @pytest.mark.parametrize(
