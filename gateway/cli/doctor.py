@@ -18,7 +18,8 @@ from gateway.config.locations import find_config, home_folder, model_file
 from gateway.errors import ConfigError
 from gateway.keys.storage import has_issued_keys
 from gateway.server.run import bind_sockets
-from gateway.state.connection import FILE_NAME
+from gateway.state.connection import FILE_NAME, StoreLock
+from gateway.state.errors import StoreInUseError
 from local_backend import memory, preflight
 from local_backend.file_errors import BadFileError
 from local_backend.gguf import inspect
@@ -74,7 +75,7 @@ def examine(path: Path, env: Mapping[str, str]) -> Iterator[Finding]:
     if catalogue is not None:
         yield Finding("configuration", "ok", f"{path} is sound")
         yield from _keys(catalogue, env)
-        yield _port(catalogue)
+        yield _port(catalogue, home_folder(env))
     yield from _state_folder(home_folder(env))
     package = preflight.check_package()
     yield from _engine(package)
@@ -97,15 +98,34 @@ def _keys(catalogue: Catalogue, env: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding(f"key of {entry.name}", verdict, f"off: {entry.off_reason}", entry.fix or "")
 
 
-def _port(catalogue: Catalogue) -> Finding:
+def _port(catalogue: Catalogue, home: Path) -> Finding:
     host, port = catalogue.gateway.host, catalogue.gateway.port
     try:
         for sock in bind_sockets(host, port):
             sock.close()
     except ConfigError as error:
         problem = error.problems[0]
+        if _is_running(home):
+            return Finding(
+                "port", "warning", problem.message, f"none needed if that is the gateway of {home}, which runs"
+            )
         return Finding("port", "problem", problem.message, problem.fix)
     return Finding("port", "ok", f"{host}:{port} is free")
+
+
+def _is_running(home: Path) -> bool:
+    """Whether a gateway has the file of that folder open."""
+    if not (home / FILE_NAME).is_file():
+        return False
+    lock = StoreLock(home / FILE_NAME)
+    try:
+        lock.take()
+    except StoreInUseError:
+        return True
+    except OSError:
+        return False
+    lock.release()
+    return False
 
 
 def _state_folder(home: Path) -> Iterator[Finding]:

@@ -1,11 +1,13 @@
 """Where a command cannot do what was asked, it says what would help: not to a database, but to whoever typed it."""
 
+import socket
 import sqlite3
 
 import pytest
 from click.testing import CliRunner
 
 from gateway.cli import main
+from gateway.state.connection import StoreLock
 
 
 @pytest.fixture
@@ -74,3 +76,22 @@ def test_a_token_in_the_variable_that_is_the_setting_itself_is_told_apart(run, t
 def test_the_client_key_that_explain_reads_is_not_taken_for_a_misspelt_setting(run, monkeypatch):
     monkeypatch.setenv("MIXGATE_CLIENT_KEY", "sk-mine")
     assert "did you mean" not in run("check").output
+
+
+@pytest.mark.parametrize(("running", "verdict"), [(True, "warning"), (False, "problem")])
+def test_a_port_that_the_gateway_of_this_home_may_hold_is_no_problem(run, tmp_path, running, verdict):
+    sqlite3.connect(tmp_path / "mixgate.db").close()
+    lock = StoreLock(tmp_path / "mixgate.db")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        (tmp_path / "providers.yaml").write_text(
+            f"gateway: {{port: {taken.getsockname()[1]}}}\n"
+            "providers: {local: {dialect: local, models: {tiny: {file: bundled, serves: demo}}}}\n"
+        )
+        if running:
+            lock.take()
+        try:
+            said = run("doctor").output
+        finally:
+            lock.release()
+    line = next(line for line in said.splitlines() if line.split()[:1] == ["port"])
+    assert line.split()[1] == verdict
