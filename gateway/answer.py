@@ -15,7 +15,7 @@ from gateway.call import Call
 from gateway.course import Course
 from gateway.errors import InvalidRequestError
 from gateway.health import FailureKind
-from gateway.hedging import HELD_EVENTS_MAX, race, worth_it
+from gateway.hedging import HELD_EVENTS_MAX, Lead, race, worth_it
 from gateway.rescue import Delivered, Rescue, RescueNote, is_plain
 from gateway.routing.candidate import Plan
 from gateway.routing.compression import Compressed
@@ -202,6 +202,8 @@ class Answer:
             return held
         try:
             settled = emulation.settle(held, complaint)
+            if isinstance(settled, Repair) and not self._course.turns.may_repeat:
+                settled = msgspec.structs.replace(emulation, repaired=True).settle(held, complaint)
         except BadSchemaError as error:
             param = "tools" if "tools" in emulation.emulated else "response_format"
             self.failure = InvalidRequestError(str(error), param=param)
@@ -291,16 +293,17 @@ class Answer:
             call = course.call(attempt, self.request, stream=True)
             return call, course.limit_s(call)
 
-        ended = await race(first, limit_s, after_s=after_s, second=second)
-        for call in ended.dropped:
-            course.settle(call.attempt, "cancelled", None, committed=False, streamed=True)
-        for lead in ended.failed:
+        def lost(lead: Lead) -> None:
             self._call, self._attempt = lead.call, lead.call.attempt
             if lead.failed is not None:
                 self._fail(lead.failed.error)
+            self.failure = None
+            self._pause_s = 0.0
+
+        ended = await race(first, limit_s, after_s=after_s, second=second, lost=lost)
+        for call in ended.dropped:
+            course.settle(call.attempt, "cancelled", None, committed=False, streamed=True)
         winner = ended.winner
-        self.failure = None
-        self._pause_s = 0.0
         self._call, self._attempt = winner.call, winner.call.attempt
         self._ahead = winner.events
         return winner.failed

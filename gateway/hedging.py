@@ -35,13 +35,18 @@ class Race(Struct, frozen=True):
 
     winner: Lead
     """It has content, or it is the last of those that failed."""
-    failed: Sequence[Lead] = ()
-    """Who failed before."""
     dropped: Sequence[Call] = ()
     """Who was still on the way, and is closed now."""
 
 
-async def race(first: Call, limit_s: float, *, after_s: float, second: Callable[[], tuple[Call, float] | None]) -> Race:
+async def race(
+    first: Call,
+    limit_s: float,
+    *,
+    after_s: float,
+    second: Callable[[], tuple[Call, float] | None],
+    lost: Callable[[Lead], None],
+) -> Race:
     """Open `first`; if it has no content after `after_s`, open a second Call beside it, and take the faster.
 
     Args:
@@ -49,10 +54,10 @@ async def race(first: Call, limit_s: float, *, after_s: float, second: Callable[
         limit_s: Its limit for the first token.
         after_s: When to ask for a second one.
         second: Gives it with its own limit, or None: there shall be none.
+        lost: Told at once of whoever failed while the other was on its way: the client may leave before that ends.
     """
     loop = asyncio.get_running_loop()
     running: dict[asyncio.Task[Lead], Call] = {loop.create_task(_lead(first, limit_s)): first}
-    failed: list[Lead] = []
     try:
         done, _ = await asyncio.wait(running, timeout=after_s)
         if not done and (more := second()) is not None:
@@ -63,8 +68,8 @@ async def race(first: Call, limit_s: float, *, after_s: float, second: Callable[
                 del running[task]
                 lead = task.result()
                 if lead.failed is None or not running:
-                    return Race(lead, failed, list(running.values()))
-                failed.append(lead)
+                    return Race(lead, list(running.values()))
+                lost(lead)
     finally:
         await _drop(running)
 

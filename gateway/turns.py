@@ -86,6 +86,11 @@ class Turns:
         return self._position < len(self._plan.candidates) and self._attempts < self._max
 
     @property
+    def may_repeat(self) -> bool:
+        """Whether one more Attempt of any kind is within what a request may have."""
+        return self._attempts < self._max
+
+    @property
     def _untried(self) -> int:
         """How many who may well answer have not had their turn."""
         return len(self._plan.candidates) - self._position

@@ -46,6 +46,15 @@ def test_every_invariant_holds_in_ten_times_as_many(part):
     assert violations(range(first, first + FULL_SEEDS // FULL_PARTS)) == []
 
 
+@pytest.mark.parametrize(("seed", "policy"), [(7601, "throughput"), (20007, None)])
+def test_what_was_broken_once_stays_mended(seed, policy):
+    """A seventh Attempt to repair an answer; a hedge that was refused before its client left, and never closed."""
+    plan = Plan(seeds=(seed,), policies=(policy,))
+    result = simulate(plan, processes=1, read=read_catalogue, progress=lambda _: None)
+    assert result.runs == 1
+    assert [str(one) for one in result.violations] == []
+
+
 def fingerprint(outcome):
     """Everything that clients and providers saw, to the last digit."""
     seen = [(one.job.number, one.ending, one.text, one.started_s, one.ended_s) for one in outcome.seen]
