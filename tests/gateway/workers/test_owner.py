@@ -64,7 +64,12 @@ class Place:
         self.store._wake.set()
         self.store._hurry.set()
         self.store._thread.join()
-        self.books._journal._lock.release()
+        journal = self.books._journal
+        journal._stopping = True
+        journal._wake.set()
+        journal._hurry.set()
+        journal._thread.join()  # its files stay
+        journal._lock.release()
 
 
 async def dying(place):
