@@ -1,6 +1,8 @@
 """The `mixgate` command. Each subcommand is a module of its own, loaded when it is asked for."""
 
+import errno
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -29,6 +31,9 @@ COMMANDS = {
 """Every subcommand, with its line in the help."""
 
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
 class _OnDemand(click.Group):
     """Loads only the subcommand that was named: `serve` does not wait for what `doctor` imports."""
 
@@ -40,6 +45,17 @@ class _OnDemand(click.Group):
             return None
         command = import_module(f"gateway.cli.{cmd_name.replace('-', '_')}").command
         return command if isinstance(command, click.Command) else None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it. A disk that does not take what a command prints is no fault of ours: words, and no trace."""
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            place = f"{error.filename} " if error.filename else "the output "
+            words = f"{place}could not be written: {error.strerror}. Free some space, or write it elsewhere."
+            raise click.ClickException(words) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's
         with formatter.section("Commands"):

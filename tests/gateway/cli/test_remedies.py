@@ -2,12 +2,15 @@
 
 import socket
 import sqlite3
+import subprocess
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from gateway.cli import main
 from gateway.state.connection import StoreLock
+from tests.fakes.process import MIXGATE
 
 
 @pytest.fixture
@@ -95,3 +98,16 @@ def test_a_port_that_the_gateway_of_this_home_may_hold_is_no_problem(run, tmp_pa
             lock.release()
     line = next(line for line in said.splitlines() if line.split()[:1] == ["port"])
     assert line.split()[1] == verdict
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+@pytest.mark.parametrize("line", ["check", "keys list", "drill --help"])
+def test_a_full_disk_is_said_without_a_trace(run, tmp_path, line):
+    (tmp_path / "providers.yaml").write_text(
+        "providers: {local: {dialect: local, models: {tiny: {file: bundled, serves: demo}}}}\n"
+    )
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [MIXGATE, *line.split()], stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False
+        )
+    assert (ended.returncode, "Free some space" in ended.stderr, "Traceback" in ended.stderr) == (1, True, False)
