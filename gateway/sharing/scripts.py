@@ -6,7 +6,7 @@ behind Sentinel or a managed service), not for Redis Cluster.
     <prefix>epoch         hash: id, run (of the Redis it began on), since (ms)
     <prefix>m:<name>      hash: who uses a replica's name: boot, gen, epoch (joined), alive (ms)
     <prefix>a:<account>   hash: R (all reserved), r:<name> (by one), h:<name> (of that for requests), t:<name> (spans)
-                          u:<name> (spans in which something is presumed)
+                          u:<name> (spans in which something is presumed), z:<window> (the starts that are kept)
     <prefix>d:<account>   sorted set: name, and until when its reservations live (ms)
     <prefix>n:<name>      set: accounts in which a replica has reservations, or something presumed
     <prefix>s:<account>:<window><start>  hash: "" (spent by all), <name> (by one), p:<name> (presumed of one)
@@ -37,7 +37,7 @@ local MEMBER_ALIVE_MS, QUARANTINE_MS, COUNTED_ALIVE_MS = {MEMBER_ALIVE_MS}, {QUA
 _FUNCTIONS: Final = """
 local EXACT_MAX, MARGIN = 9007199254740992, 4096
 local WINDOWS = {'d', 'w', 'm', 'e'}
-local TTL_S = {d = 259200, w = 1296000, m = 5443200}
+local SPANS_MAX = 3
 local call = redis.call
 local function now_ms()
   local t = call('TIME')
@@ -58,11 +58,21 @@ end
 local function span_key(account, window, start)
   return P .. 's:' .. account .. ':' .. window .. start
 end
+local function note_span(account, window, start)
+  -- They have no end of their own: a Redis that is full may forget what has one. The oldest goes when a new one comes.
+  local a, field, starts = P .. 'a:' .. account, 'z:' .. window, {}
+  local known = call('HGET', a, field) or ''
+  if string.find(' ' .. known, ' ' .. start .. ' ', 1, true) then return end
+  for one in string.gmatch(known .. start, '%S+') do starts[#starts + 1] = one end
+  table.sort(starts, function(one, other) return tonumber(one) < tonumber(other) end)
+  while #starts > SPANS_MAX do call('DEL', span_key(account, window, table.remove(starts, 1))) end
+  call('HSET', a, field, table.concat(starts, ' ') .. ' ')
+end
 local function add_spent(account, window, start, field, change)
   local key = span_key(account, window, start)
   call('HINCRBY', key, field, change)
   call('HINCRBY', key, '', change)
-  if TTL_S[window] then call('EXPIRE', key, TTL_S[window]) end
+  if window ~= 'e' then note_span(account, window, start) end
 end
 local function drop_spent(key, field)
   local old = call('HGET', key, field)

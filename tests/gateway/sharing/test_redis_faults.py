@@ -13,7 +13,9 @@ from gateway.sharing.base import Hint
 from tests.fakes.fault_proxy import NO_FAULTS, Faults, fault_proxy
 from tests.gateway.sharing.redis_kit import (
     NOON,
+    Server,
     ask,
+    free_port,
     hold,
     record,
     redis_server,
@@ -389,3 +391,43 @@ async def test_rates_hold_over_all_gateways(tmp_path):
         async with running(a, b):
             entered = [await (a, b)[number % 2].rates.enter("often", 1, time.monotonic()) for number in range(4)]
             assert [isinstance(one, Pass) for one in entered] == [True, True, False, False]
+
+
+async def test_a_redis_that_is_full_of_answers_forgets_no_spending(tmp_path):
+    """Else a client that has many answers kept could spend its budget anew."""
+    records = (record("k", day_in_nusd=3_000), record("many", day_in_nusd=10_000))
+    server = Server(tmp_path, free_port())
+    try:
+        await server.start("--maxmemory", "4mb", "--maxmemory-policy", "volatile-lru")
+        await server.settle()
+        store = redis_store(server.url, records)
+        async with running(store):
+            spent = [await spend(store, f"f{number}") for number in range(4)]
+            await told(store)
+            for number in range(200):
+                store.answers.put("key:k/k", str(number), b"x" * 50_000, 300, NOON)
+                await asyncio.sleep(0.002)
+            await until(lambda: store.status().up and not store.status().waiting, "telling")
+            assert int((await server.say("DBSIZE"))[1:]) < 150  # it had to forget some
+            again = await spend(store, "again")
+    finally:
+        await server.kill()
+    assert [isinstance(one, Grant) for one in spent] == [True, True, True, False]
+    assert isinstance(again, Refusal)
+
+
+async def test_of_what_was_spent_only_the_last_days_are_kept(tmp_path):
+    now = [NOON]
+    async with redis_server(tmp_path) as server:
+        store = redis_store(server.url, (record("k", day_in_nusd=100_000),), now=lambda: now[0])
+        async with running(store):
+            for day in range(5):
+                now[0] = NOON + 86_400 * day
+                grant = await ask(store, f"d{day}", unix_s=now[0])
+                assert await hold(store, f"d{day}", f"d{day}/1", grant.amount_in_nusd, now[0]) is None
+                store.budgets.settle(f"d{day}", f"d{day}/1", 10)
+                store.budgets.release(f"d{day}")
+                await told(store)
+            days = [int(NOON) // 86_400 * 86_400 + 86_400 * day for day in range(5)]
+            kept = [await server.say("EXISTS", f"t:s:k:d{day}") for day in days]
+    assert kept == [b":0\r\n"] * 2 + [b":1\r\n"] * 3
