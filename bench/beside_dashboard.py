@@ -85,10 +85,11 @@ def measure_beside_dashboard(
     pages_ms: list[float] = []
     with bench.start(target, place) as running:
         bench.drive(running, target, WARM_UP)
+        cookie = _sign_in(running.port)
         for number in range(pairs):
             say(f"pair {number + 1} of {pairs}")
             alone.append(_window(bench, running, target))
-            with _visitor(running.port, pages_ms):
+            with _visitor(running.port, cookie, pages_ms):
                 used.append(_window(bench, running, target))
             running.wait_until_idle()
     return alone, used, pages_ms
@@ -103,7 +104,7 @@ def _window(bench: Bench, running: RunningTarget, target: Target) -> Window:
 
 
 @contextmanager
-def _visitor(port: int, pages_ms: list[float]) -> Iterator[None]:
+def _visitor(port: int, cookie: str, pages_ms: list[float]) -> Iterator[None]:
     """Somebody who opens one page after the other while the block runs."""
     stop = threading.Event()
     failures: list[Exception] = []
@@ -111,7 +112,6 @@ def _visitor(port: int, pages_ms: list[float]) -> Iterator[None]:
     def visit() -> None:
         try:
             connection = HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
-            cookie = _sign_in(connection, port)
             number = 0
             while not stop.is_set():
                 began_s = time.monotonic()
@@ -135,7 +135,9 @@ def _visitor(port: int, pages_ms: list[float]) -> Iterator[None]:
         raise UnavailableError(f"the dashboard did not answer: {failures[0]}")
 
 
-def _sign_in(connection: HTTPConnection, port: int) -> str:
+def _sign_in(port: int) -> str:
+    """The cookie of a session. Once, as tries to sign in are counted."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     headers = {"origin": f"http://127.0.0.1:{port}", "content-type": "application/json"}
     answer = _fetch(connection, "POST", "sign-in", headers, json.dumps({"token": ADMIN_TOKEN}))
     return answer.partition(";")[0]
