@@ -133,10 +133,15 @@ def run_in_process(options: argparse.Namespace) -> int:
     return _gate(judgements, options)
 
 
+def _say(line: str) -> None:
+    """Progress, apart from what is printed of the results."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def run_beside_local(bench: Bench, options: argparse.Namespace, out: Path) -> int:
     """What remote requests suffer beside the local worker."""
     pairs = 1 if options.quick else PAIRS_DEFAULT
-    idle, busy = measure_beside_local(bench, pairs, lambda line: print(line, file=sys.stderr, flush=True))
+    idle, busy = measure_beside_local(bench, pairs, _say)
     judgements = judge_beside_local(idle, busy)
     seen = {"idle": [asdict(one) for one in idle], "busy": [asdict(one) for one in busy]}
     keep("beside_local", judgements, out / "results.json", seen)
@@ -147,8 +152,7 @@ def run_beside_local(bench: Bench, options: argparse.Namespace, out: Path) -> in
 def run_beside_dashboard(bench: Bench, options: argparse.Namespace, out: Path) -> int:
     """What requests suffer while somebody looks at the dashboard."""
     pairs, rows = (1, QUICK_ROWS) if options.quick else (DASHBOARD_PAIRS, options.ledger_rows)
-    say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731 - as short as what it does
-    alone, used, pages_ms = measure_beside_dashboard(bench, pairs, rows, say)
+    alone, used, pages_ms = measure_beside_dashboard(bench, pairs, rows, _say)
     judgements = judge_beside_dashboard(alone, used, pages_ms)
     seen = {"alone": [asdict(one) for one in alone], "used": [asdict(one) for one in used], "pages_ms": pages_ms}
     keep("beside_dashboard", judgements, out / "results.json", seen)
@@ -198,7 +202,7 @@ def run(options: argparse.Namespace) -> int:
             print(profile_mode(bench, next(mode for mode in MODES if mode.name == options.profile)))
             return 0
         names = options.targets or list(BUILDERS)
-        record = run_rounds(bench, names, modes, rounds, lambda line: print(line, file=sys.stderr, flush=True))
+        record = run_rounds(bench, names, modes, rounds, _say)
     if "mixgate" in names:
         record.import_s, record.import_note = measure_import()
     results = record.as_json() | {"machine": describe_machine(), "rounds": rounds, "pinned": cores.target is not None}

@@ -10,7 +10,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
 
-from bench.figures import Judgement, Status
+from bench.figures import Judgement, judge_at_most
 from bench.ledger import fill
 from bench.measure import Bench
 from bench.modes import WARM_UP, Mode
@@ -52,14 +52,9 @@ def judge_beside_dashboard(
     latencies: dict[str, Callable[[Window], int]] = {"p99": lambda one: one.p99_us, "p50": lambda one: one.p50_us}
     for name, of in latencies.items():
         ratio = median(map(of, used)) / median(map(of, alone)) if alone and used else None
-        found.append(_judge(f"request {name} while the dashboard is used", "x without", P99_RATIO_MAX, ratio))
-    found.append(_judge("all that a page fetches", "ms", PAGE_MAX_MS, median(pages_ms) if pages_ms else None))
+        found.append(judge_at_most(f"request {name} while the dashboard is used", "x without", P99_RATIO_MAX, ratio))
+    found.append(judge_at_most("all that a page fetches", "ms", PAGE_MAX_MS, median(pages_ms) if pages_ms else None))
     return found
-
-
-def _judge(name: str, unit: str, limit: float, value: float | None) -> Judgement:
-    status: Status = "not run" if value is None else "PASS" if value <= limit else "FAIL"
-    return Judgement(name, unit, limit, None, value, status)
 
 
 def measure_beside_dashboard(

@@ -11,7 +11,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
 
-from bench.figures import Judgement, Status
+from bench.figures import Judgement, judge_at_most
 from bench.measure import Bench
 from bench.modes import WARM_UP, Mode
 from bench.running import RunningTarget
@@ -61,20 +61,17 @@ def judge_beside_local(idle: Sequence[Condition], busy: Sequence[Condition]) -> 
     for name, of in overheads.items():
         before, after = _median(idle, of), _median(busy, of)
         ratio = after / before if before and after is not None and before > 0 else None
-        found.append(_judge(f"remote overhead {name} beside 8 local streams", "x idle", OVERHEAD_RATIO_MAX, ratio))
+        found.append(
+            judge_at_most(f"remote overhead {name} beside 8 local streams", "x idle", OVERHEAD_RATIO_MAX, ratio)
+        )
     for name, conditions in (("idle worker", idle), ("busy worker", busy)):
         lag_ms = _median(conditions, lambda condition: condition.lag_p99_ms)
-        found.append(_judge(f"event loop lag p99, {name}", "ms", LAG_P99_MAX_MS, lag_ms))
+        found.append(judge_at_most(f"event loop lag p99, {name}", "ms", LAG_P99_MAX_MS, lag_ms))
     return found
 
 
 def _median(conditions: Sequence[Condition], of: Callable[[Condition], float]) -> float | None:
     return median(map(of, conditions)) if conditions else None
-
-
-def _judge(name: str, unit: str, limit: float, value: float | None) -> Judgement:
-    status: Status = "not run" if value is None else "PASS" if value <= limit else "FAIL"
-    return Judgement(name, unit, limit, None, value, status)
 
 
 def measure_beside_local(

@@ -263,6 +263,12 @@ class Judgement:
     status: Status
 
 
+def judge_at_most(name: str, unit: str, limit: float, value: float | None) -> Judgement:
+    """A bar that a figure must not be above; None: it was not measured."""
+    status: Status = "not run" if value is None else "PASS" if value <= limit else "FAIL"
+    return Judgement(name, unit, limit, None, value, status)
+
+
 def _against_litellm(table: Table, figure: str) -> float | None:
     best = best_litellm(table, figure)
     return ratio(table, figure, best) if best else None
