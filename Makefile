@@ -36,7 +36,8 @@ test-full: $V/.test engine packages
 	MIXGATE_TEST_FULL=1 $(PYTEST) $(ARGS)
 
 check: $V/.test engine
-	@$V/bin/ruff format --check -q . && $V/bin/ruff check -q .
+	@$V/bin/ruff format --check -q .
+	$V/bin/ruff check -q .
 	$V/bin/lint-imports --no-cache
 	$V/bin/mypy
 	$V/bin/pyright

@@ -7,7 +7,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-GENERATED = {ROOT / "docs/reference" / name for name in ("cli.md", "errors.md", "limits.md", "metrics.md", "providers-yaml.md")}
+GENERATED = {
+    ROOT / "docs/reference" / name for name in ("cli.md", "errors.md", "limits.md", "metrics.md", "providers-yaml.md")
+}
 
 _FENCE = re.compile(r"^```([a-z]*) ?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)")

@@ -71,9 +71,7 @@ def test_the_version_is_printed(run):
     assert run("--version").output.startswith("mixgate 0.")
 
 
-@pytest.mark.parametrize(
-    "arguments", [("nope",), ("check", "a", "b"), ("pull",), ("--nope",)]
-)
+@pytest.mark.parametrize("arguments", [("nope",), ("check", "a", "b"), ("pull",), ("--nope",)])
 def test_a_wrong_command_line_exits_2(run, arguments: tuple[str, ...]):
     assert run(*arguments).exit_code == 2
 
