@@ -78,9 +78,10 @@ def _load(path: Path, env: Mapping[str, str], overrides: Mapping[str, Any]) -> C
 
 async def _serve(catalogue: Catalogue, env: Mapping[str, str], overrides: Mapping[str, Any], announce: Announce) -> int:
     gateway = Gateway(catalogue, home_folder(env))
-    await gateway.start()
-    watching = asyncio.create_task(_watcher(gateway, catalogue, env, overrides).run())
+    watching: asyncio.Task[None] | None = None
     try:
+        await gateway.start()
+        watching = asyncio.create_task(_watcher(gateway, catalogue, env, overrides).run())
         return await run_server(
             gateway.application,
             _server_settings(catalogue),
@@ -88,7 +89,8 @@ async def _serve(catalogue: Catalogue, env: Mapping[str, str], overrides: Mappin
             lambda host, port: announce(catalogue, host, port),
         )
     finally:
-        watching.cancel()
+        if watching is not None:
+            watching.cancel()
         await gateway.aclose()
 
 

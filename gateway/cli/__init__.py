@@ -1,10 +1,17 @@
 """The `mixgate` command. Each subcommand is a module of its own, loaded when it is asked for."""
 
 import errno
+import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
-import click
+EXIT_INTERRUPTED: Final = 130
+"""As a shell has it for a program that Ctrl-C ended: 128 and the signal's number."""
+
+try:
+    import click
+except KeyboardInterrupt:  # nobody else is there yet to say that this is no fault
+    sys.exit(EXIT_INTERRUPTED)
 
 COMMANDS = {
     "serve": "Start the gateway.",
@@ -47,9 +54,14 @@ class _OnDemand(click.Group):
         return command if isinstance(command, click.Command) else None
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it. A disk that does not take what a command prints is no fault of ours: words, and no trace."""
+        """Run it. A disk that does not take what a command prints is no fault of ours: words, and no trace.
+
+        Nor is Ctrl-C before a command is so far that it has its own way of ending: no words at all.
+        """
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
@@ -72,5 +84,5 @@ def main() -> None:
     MIXGATE_HOME is the folder of pulled models and all else that is kept.
 
     \b
-    Exit codes: 0 all is well, 1 it failed, 2 the configuration or the command line is wrong.
+    Exit codes: 0 all is well, 1 it failed, 2 the configuration or the command line is wrong, 130 interrupted (Ctrl-C).
     """  # noqa: D301  # \b is click's mark for a paragraph that keeps its lines

@@ -182,3 +182,46 @@ def test_serve_says_where_it_is_takes_up_changes_and_keeps_on_through_broken_one
 
     assert serving.stop() == 0, serving.text
     assert "Traceback" not in serving.text
+
+
+CTRL_C_AT = """\
+import os, signal, sys
+
+def pressed(event, given, waiting=[os.environ["CTRL_C_AT"]]):
+    if waiting and f"{event} {given[0] if given else ''}".startswith(waiting[0]):
+        waiting.clear()
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(pressed)
+"""
+"""Read by the interpreter at its start: Ctrl-C comes where the program does a certain thing."""
+
+
+def press_ctrl_c(moment: str, *flags: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    (folder / "sitecustomize.py").write_text(CTRL_C_AT)
+    (folder / "providers.yaml").write_text(CONFIG)
+    env = environment(folder / "home", CTRL_C_AT=moment)
+    return subprocess.run(
+        [*MIXGATE, "serve", *flags],
+        cwd=folder,
+        env=env | {"PYTHONPATH": f"{folder}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("moment", ["import click", "import gateway.cli.facts", "import gateway.app"])
+def test_ctrl_c_before_serve_has_begun_ends_it_without_a_word(tmp_path: Path, moment: str):
+    done = press_ctrl_c(moment, folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("moment", "flags"), [("sqlite3.connect", ()), ("socket.bind", ()), ("socket.bind", ("--workers", "2"))]
+)
+def test_ctrl_c_while_serve_begins_ends_it_without_a_trace(tmp_path: Path, moment: str, flags: tuple[str, ...]):
+    done = press_ctrl_c(moment, *flags, folder=tmp_path)
+    assert done.returncode in {0, 130}  # 0: it had come so far that it ended as it always does
+    assert not any(word in done.stderr for word in ("Traceback", "Aborted", "ERROR")), done.stderr
