@@ -93,7 +93,10 @@ class Course(Struct, frozen=True):
             return
         now_s = self.loop.time()
         attempt.outcome = outcome
-        attempt.code = "cancelled" if outcome == "cancelled" else None if error is None else error.code
+        if error is not None:
+            attempt.code = error.code
+        elif outcome == "cancelled" and attempt.code is None:
+            attempt.code = "cancelled"
         attempt.duration_s = now_s - attempt.started_s
         if self.bill is not None:
             self.bill.end(attempt, error)

@@ -348,7 +348,7 @@ class Engine:
             decision,
             origin,
             answer.attempts,
-            "ok" if answer.complete else "cancelled" if failure is None else "failed",
+            "failed" if failure is not None else "ok" if answer.complete else "cancelled",
             None if failure is None else failure.code,
             None if rescued is None else Rescued(rescued.by, rescued.cut, rescued.continued, rescued.after_chars),
             answer.cost_in_nusd,

@@ -54,7 +54,7 @@ class Given(Struct, frozen=True, gc=False):
 class Replayed:
     """An answer that was kept."""
 
-    __slots__ = ("_kept", "_told", "attempt", "complete", "endpoint", "given", "plan", "request", "stream")
+    __slots__ = ("_kept", "_told", "attempt", "complete", "endpoint", "failure", "given", "plan", "request", "stream")
 
     attempts: Sequence[Attempt] = ()
     clamped_tokens: int | None = None
@@ -69,6 +69,7 @@ class Replayed:
         self.request = request
         self.stream = bool(request.stream)
         self.complete = False
+        self.failure: MixgateError | None = None
         self.endpoint = endpoint
         self.plan = told.plan
         self.attempt: Attempt | None = Attempt(
@@ -89,8 +90,10 @@ class Replayed:
         """Take down that it was given again. Idempotent."""
         told, self._told = self._told, None
         if told is not None:
-            outcome: Ending = "ok" if self.complete else "cancelled"
-            told.tell(outcome, None, self.endpoint.model, self._kept.cost_in_nusd)
+            failure = self.failure
+            outcome: Ending = "failed" if failure is not None else "ok" if self.complete else "cancelled"
+            code = None if failure is None else failure.code
+            told.tell(outcome, code, self.endpoint.model, self._kept.cost_in_nusd)
 
 
 class Followed:
@@ -109,13 +112,13 @@ class Followed:
         "_again",
         "_begun",
         "_closed",
-        "_failure",
         "_flight",
         "_listener",
         "_takeovers",
         "_told",
         "_ttl_s",
         "complete",
+        "failure",
         "request",
         "stream",
     )
@@ -139,7 +142,7 @@ class Followed:
         self._again = again
         self._begun = False
         self._takeovers = 0
-        self._failure: MixgateError | None = None
+        self.failure: MixgateError | None = None
         self._closed = False
 
     @property
@@ -151,7 +154,7 @@ class Followed:
     @property
     def attempts(self) -> Sequence[Attempt]:
         """Those made for this request; where it came to nothing those that were made in its place."""
-        return self._answer.attempts if self._told is None or self._failure is not None else ()
+        return self._answer.attempts if self._told is None or self.failure is not None else ()
 
     @property
     def attempt(self) -> Attempt | None:
@@ -214,7 +217,7 @@ class Followed:
                 if self._may_take_over(error):
                     await self._take_over()
                     continue
-                self._failure = error
+                self.failure = error
                 raise
             self._begun = True
             self.complete = self._listener.heard_all
@@ -228,13 +231,18 @@ class Followed:
         self._listener.leave()
         if self._told is None:
             return
-        failure, answer = self._failure, self._answer
-        if self.complete:
-            self._told.tell("ok", None, answer.endpoint.model, answer.cost_in_nusd)
-        elif failure is not None:
+        failure, answer = self.failure, self._answer
+        if failure is not None:
             self._told.tell("failed", failure.code, "", None)
+        elif self.complete:
+            self._told.tell("ok", None, answer.endpoint.model, answer.cost_in_nusd)
         else:
             self._told.tell("cancelled", None, "", None)
+
+    @property
+    def source(self) -> Answer | None:
+        """The answer itself, which others may listen to as well."""
+        return self._flight.source
 
     def _may_take_over(self, error: MixgateError) -> bool:
         """Whether it may be asked for anew: another one has failed, and this one's client has seen nothing of it."""
@@ -247,7 +255,7 @@ class Followed:
         try:
             other = await self._again()
         except MixgateError as error:
-            self._failure = error
+            self.failure = error
             self._told = None  # whoever refused has taken it down
             raise
         self._listener.leave()
@@ -256,3 +264,17 @@ class Followed:
 
 AnyAnswer: TypeAlias = Answer | Followed | Replayed
 """Whatever a client may be given."""
+
+
+def cut(answer: AnyAnswer, error: MixgateError) -> None:
+    """Have it on record that we end an answer here, and with what; to be followed by `close`.
+
+    Whoever was asked is not to blame, so the Attempt counts as cancelled; its code says by what.
+    """
+    answer.failure = error
+    source = answer.source if isinstance(answer, Followed) else answer
+    if isinstance(source, Answer) and not source.complete:
+        source.failure = error
+        for attempt in source.attempts:
+            if attempt.outcome == "running":
+                attempt.code = error.code

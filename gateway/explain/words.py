@@ -188,7 +188,7 @@ def _attempt(one: Tried) -> tuple[str, ...]:
         str(one.number),
         one.endpoint,
         _WHY[one.why],
-        one.outcome if one.code is None or one.outcome == "cancelled" else f"{one.outcome}: {one.code}",
+        one.outcome if one.code in {None, one.outcome} else f"{one.outcome}: {one.code}",
         "" if one.upstream_status is None else str(one.upstream_status),
         f"+{_seconds(one.started_ms)}",
         "" if one.ttft_ms is None else _seconds(one.ttft_ms),

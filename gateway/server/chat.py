@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.errors import RestingError, ShuttingDownError
-from gateway.reused import AnyAnswer
+from gateway.reused import AnyAnswer, cut
 from gateway.server.answer_head import header_block
 from gateway.server.errors import error_answer, error_headers
 from gateway.server.exchange import Send, SendWhole
@@ -144,7 +144,9 @@ class ChatReply:
 
     async def shut_down(self) -> None:
         """The drain limit has passed: end the answer now, and say so."""
-        await self.fail(ShuttingDownError("the gateway is shutting down; ask again", retry_after_s=1))
+        error = ShuttingDownError("the gateway is shutting down; ask again", retry_after_s=1)
+        cut(self._answer, error)
+        await self.fail(error)
 
     async def _stream_events(self) -> None:
         answer = self._answer

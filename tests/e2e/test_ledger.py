@@ -4,11 +4,15 @@ import asyncio
 import json
 
 import pytest
+from click.testing import CliRunner
 
 from gateway.attempts import Limits
+from gateway.cli import main
 from gateway.config.load import load
+from gateway.explain.record import decode
 from gateway.state.connection import FILE_NAME
 from gateway.state.ledger_reader import LedgerReader
+from gateway.state.reader import Reader
 from providers.errors import UnsupportedError
 from tests.fakes.duo import Place, stage
 from tests.fakes.gateway import chat
@@ -318,9 +322,21 @@ async def test_an_answer_that_our_own_end_cuts_is_a_row(tmp_path):
         await asyncio.sleep(0.05)
     told = await asking
     assert told.error["code"] == "server_shutdown"
-    (row,) = rows_of(tmp_path / "home" / FILE_NAME).values()
+    path = tmp_path / "home" / FILE_NAME
+    (row,) = rows_of(path).values()
     assert said(row) == LEFT
-    assert row.output_tokens == 14
+    assert (row.code, row.output_tokens) == ("server_shutdown", 14)
+    assert row.cost_in_nusd == cost(row.prompt_tokens, 14)
+    with Reader(path) as reader:
+        ((_, data),) = reader.newest_records(1)
+    record = decode(data)
+    assert (record.outcome, record.code) == ("failed", "server_shutdown")
+    assert [(one.outcome, one.code) for one in record.attempts] == [("cancelled", "server_shutdown")]
+    assert record.cost_in_nusd == row.cost_in_nusd
+    assert (
+        "failed with server_shutdown"
+        in CliRunner().invoke(main, ["explain", "last"], env={"MIXGATE_HOME": str(path.parent)}).output
+    )
 
 
 async def test_each_attempt_is_billed_by_the_prices_with_which_it_began(tmp_path):

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from gateway.cache.flight import Flight
 from gateway.explain.record import decode
+from gateway.state.connection import FILE_NAME
 from gateway.state.reader import Reader
 from tests.e2e.test_cache import COST_USD, ON, PATH, THREE, ask, status, told
 from tests.fakes.gateway import chat, openai_config, running_gateway
@@ -303,3 +304,6 @@ async def test_when_the_gateway_is_stopped_all_who_share_an_answer_are_told(tmp_
     assert [one.json()["error"]["code"] for one in whole] == ["server_shutdown"] * 3
     assert all('"code":"server_shutdown"' in one.text for one in streamed)
     assert len(provider.requests) == 2
+    with Reader(tmp_path / "home" / FILE_NAME) as reader:
+        ends = [decode(data) for _, data in reader.newest_records(6)]
+    assert [(one.outcome, one.code) for one in ends] == [("failed", "server_shutdown")] * 6
