@@ -10,8 +10,9 @@ from gateway.dashboard.answers import Table
 from gateway.dashboard.money import usd
 from gateway.dashboard.query import US_PER_S, Query, iso
 from gateway.errors import InvalidRequestError
-from gateway.state.figures_reader import STEPS_S, FiguresReader, SpentThen, Step
+from gateway.state.figures_reader import FiguresReader
 from gateway.state.ledger_reader import BYS, By, Spent
+from gateway.state.series_reader import SERIES_ROWS_MAX, STEPS_S, SpentThen, Step
 
 HOUR_US: Final = 3600 * US_PER_S
 DAY_US: Final = 24 * HOUR_US
@@ -69,7 +70,13 @@ def series_table(reader: FiguresReader, query: Query, label: Label) -> Table:
         raise InvalidRequestError(f"a series has at most {most} steps; ask for a shorter time, or longer steps")
     top = query.number("top", 1, TOP_MAX, TOP_USUAL)
     found = reader.spend_series(by, step, first, end, name=query.text("name"), names_max=top)
-    rows = [_step_row(one, by, width_us, label) for one in found]
+    if len(found) > SERIES_ROWS_MAX:
+        raise InvalidRequestError(
+            f"this series would have more than {SERIES_ROWS_MAX:,} rows; ask for fewer names, a shorter time or longer "
+            "steps",
+            param="top",
+        )
+    rows = _step_rows(found, by, width_us, label)
     more = {
         "by": by,
         "step": step,
@@ -121,10 +128,19 @@ def _row(by: By, line: Spent, label: Label) -> dict[str, Any]:
     return {"name": line.name, "label": label(by, line.name), **_counts(line)}
 
 
-def _step_row(one: SpentThen, by: By, width_us: int, label: Label) -> dict[str, Any]:
-    said = OTHERS if one.rest else label(by, one.spent.name)
-    time = iso(one.step * width_us)
-    return {"time": time, "name": one.spent.name, "label": said, **_counts(one.spent), "others": one.rest}
+def _step_rows(found: Sequence[SpentThen], by: By, width_us: int, label: Label) -> list[dict[str, Any]]:
+    times = {step: iso(step * width_us) for step in {one.step for one in found}}
+    said = {name: label(by, name) for name in {one.spent.name for one in found}}
+    return [
+        {
+            "time": times[one.step],
+            "name": one.spent.name,
+            "label": OTHERS if one.rest else said[one.spent.name],
+            **_counts(one.spent),
+            "others": one.rest,
+        }
+        for one in found
+    ]
 
 
 def _counts(line: Spent) -> dict[str, Any]:

@@ -1,36 +1,20 @@
-"""Reads what the dashboard draws: spending over time, what became of requests, and Endpoints by day and minute."""
+"""Reads what the dashboard draws: what became of requests, and Endpoints by day and minute; and all below it."""
 
-from typing import Final, Literal
+from typing import Final
 
 from msgspec import Struct
 
 from gateway.observation import TTFT_BUCKETS, TTFT_HISTOGRAM_BYTES
-from gateway.state.bulk_reader import BulkReader
-from gateway.state.ledger_reader import By, Spent
-from gateway.state.schema import MIGRATIONS, SPANS, SPENT_COLUMNS
+from gateway.state.schema import MIGRATIONS, SPANS
+from gateway.state.series_reader import SeriesReader
 from gateway.state.writer import EndpointEvent
 
-Step = Literal["hour", "day"]
-STEPS_S: Final[dict[Step, int]] = {"hour": 3600, "day": 86_400}
-SERIES_ROWS_MAX: Final = 10_000
-"""Rows of one series: steps times names."""
 DAYS_ROWS_MAX: Final = 50_000
 """Rows of Endpoints and days."""
 HISTOGRAMS_MAX: Final = 50_000
 """Histograms that one look-up adds up, the newest."""
 MINUTES_PER_DAY: Final = 1440
-_SPENT: Final = ", ".join(f"sum({column}) AS {column}" for column in SPENT_COLUMNS)
 _FAILED: Final = "fail_connect + fail_server + fail_timeout + fail_mid"
-
-
-class SpentThen(Struct, frozen=True, gc=False):
-    """What was spent on one thing in one step of time."""
-
-    step: int
-    """Since 1970, in steps."""
-    rest: bool
-    """Whether it is all those together that have no line of their own."""
-    spent: Spent
 
 
 class EndpointSpan(Struct, frozen=True, gc=False):
@@ -62,7 +46,7 @@ class Outcome(Struct, frozen=True, gc=False):
     """Of all of it; of the others, what the Attempts cost that failed."""
 
 
-class FiguresReader(BulkReader):
+class FiguresReader(SeriesReader):
     """Look-ups of the dashboard, besides those in the ledger."""
 
     def is_current(self) -> bool:
@@ -99,35 +83,6 @@ class FiguresReader(BulkReader):
             (first_hour, end_hour),
         )
         return rows[0][0], rows[0][1]
-
-    def spend_series(
-        self, by: By, step: Step, first: int, end: int, *, name: str | None, names_max: int
-    ) -> tuple[SpentThen, ...]:
-        """What was spent in each step from one to before another, in their order, those of most cost first in each.
-
-        Args:
-            by: What the names are of; not `day`.
-            step: How long each is.
-            first: Steps since 1970.
-            end: The first that is not wanted.
-            name: This one alone.
-            names_max: Names with lines of their own, those of most cost over all steps; the others are added up.
-
-        Raises:
-            StoreError: The store cannot be read.
-        """
-        where = f"by = ?1 AND {step} >= ?2 AND {step} < ?3" + ("" if name is None else " AND name = ?5")
-        most = (
-            f"SELECT name FROM spend_{step} WHERE {where} GROUP BY name "  # noqa: S608 # our names
-            "ORDER BY sum(cost_in_nusd) DESC, sum(attempts) DESC, name LIMIT ?4"
-        )
-        shown = f"CASE WHEN name IN ({most}) THEN name END"  # our names
-        rows = self._rows(
-            f"SELECT {step}, {shown} AS shown, {_SPENT} FROM spend_{step} WHERE {where} GROUP BY 1, 2 "  # noqa: S608
-            f"ORDER BY 1, shown IS NULL, cost_in_nusd DESC, attempts DESC, shown LIMIT {SERIES_ROWS_MAX}",
-            (by, first, end, names_max, *(() if name is None else (name,))),
-        )
-        return tuple(SpentThen(row[0], row[1] is None, Spent(row[1] or "", *row[2:])) for row in rows)
 
     def endpoint_spans(
         self, from_minute: int, until_minute: int, width: int, *, endpoint: str | None = None
