@@ -35,6 +35,7 @@ from gateway.workers.control import (
     StandIn,
     Start,
     StepBack,
+    say_alive,
 )
 from gateway.workers.owner import Owner
 from gateway.workers.parent import Parent, listen, only_one
@@ -148,7 +149,11 @@ async def _run_child(connection: socket.socket, env: Mapping[str, str]) -> int:
         return 0
     os.environ["MIXGATE_PROCESS"] = start.name
     run = _own if start.role == "owner" else _work
-    return await run(start, link, said, env)
+    living = asyncio.create_task(say_alive(link))
+    try:
+        return await run(start, link, said, env)
+    finally:
+        living.cancel()
 
 
 async def _own(start: Start, link: ControlLink, said: "asyncio.Queue[Control | None]", env: Mapping[str, str]) -> int:

@@ -1,4 +1,4 @@
-"""One child as the parent has it: started, started again when it ends, told what is to be done."""
+"""One child as the parent has it: started, started again when it ends or hangs, told what is to be done."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gateway.workers.control import Control, ControlLink, Ready, Start
-from gateway.workers.exits import RestartPolicy, explain_exit
+from gateway.workers.exits import HUNG_S, LOOK_EVERY_S, RestartPolicy, Silence, explain_exit
 
 PROGRAM: Final = "gateway.cli.process"
 """The module that a child runs. It alone is named, as it joins everything and so lies above all of this."""
@@ -53,6 +53,8 @@ class Child:
         self._on_ready = on_ready
         self._on_end = on_end
         self._gate = gate
+        self._silence = Silence(HUNG_S)
+        self._hung = False
         self._policy = RestartPolicy()
         self._link: ControlLink | None = None
         self._unsaid: list[Control] = []
@@ -95,7 +97,8 @@ class Child:
             pause_s = self._policy.after_end(ready_s)
             if status is not None:
                 again = f"in {pause_s:.1f} s" if pause_s else "at once"
-                _log.error("%s is gone: %s. It is started again %s", self.title, explain_exit(status), again)
+                why = "it hung" if self._hung else explain_exit(status)
+                _log.error("%s is gone: %s. It is started again %s", self.title, why, again)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._awake.wait(), pause_s or 0.001)
 
@@ -142,14 +145,35 @@ class Child:
         unsaid, self._unsaid = self._unsaid, []
         for message in (start, *unsaid):
             self.say(message)
+        self._silence, self._hung = Silence(HUNG_S), False
+        watching = asyncio.create_task(self._watch())
         try:
             return await asyncio.shield(ending)
         except asyncio.CancelledError:
             self.kill()
             await ending
             raise
+        finally:
+            watching.cancel()
+
+    async def _watch(self) -> None:
+        """Kill it when it hangs; whatever follows from its end follows then. Over when it hangs up, as it ends then."""
+        loop = asyncio.get_running_loop()
+        looked_s = loop.time()
+        while self._link is not None and self._link.up:
+            await asyncio.sleep(LOOK_EVERY_S)
+            now_s = loop.time()
+            hangs = self._silence.look(now_s - looked_s)
+            looked_s = now_s
+            if hangs and self.ready:
+                words = "%s has not said for %.0f s that it is alive: it hangs, and is killed"
+                _log.error(words, self.title, HUNG_S)
+                self._hung = True
+                self.kill()
+                return
 
     def _hear(self, message: Any) -> None:
+        self._silence.end()
         if isinstance(message, Ready) and self.ready_since_s is None:
             self.ready_since_s = time.monotonic()
             if self.starts > 1:

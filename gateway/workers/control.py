@@ -66,11 +66,20 @@ class Ready(Struct, frozen=True, tag=True):
     """From a child: it is at work."""
 
 
+class Alive(Struct, frozen=True, tag=True):
+    """From a child, every ALIVE_EVERY_S: its event loop runs."""
+
+
 ToChild: TypeAlias = Start | Drain | StandIn | StepBack | Began | Ended | Finish
-Control: TypeAlias = ToChild | Ready
+Control: TypeAlias = ToChild | Ready | Alive
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(Start | Drain | StandIn | StepBack | Began | Ended | Finish | Ready).decode
+_decode: Final = msgspec.msgpack.Decoder(
+    Start | Drain | StandIn | StepBack | Began | Ended | Finish | Ready | Alive
+).decode
+
+ALIVE_EVERY_S: Final = 1.0
+"""How often an owner or a worker says that it is alive."""
 
 
 class ControlLink(asyncio.Protocol):
@@ -86,6 +95,11 @@ class ControlLink(asyncio.Protocol):
         self._lost = lost
         self._decoder = FrameDecoder()
         self._transport: asyncio.WriteTransport | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether the other end is there."""
+        return self._transport is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is there."""
@@ -113,3 +127,10 @@ class ControlLink(asyncio.Protocol):
         """Hang up."""
         if self._transport is not None:
             self._transport.close()
+
+
+async def say_alive(link: ControlLink) -> None:
+    """Say again and again that this process's event loop runs, until cancelled."""
+    while True:
+        link.say(Alive())
+        await asyncio.sleep(ALIVE_EVERY_S)

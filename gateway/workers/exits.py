@@ -1,4 +1,4 @@
-"""When to start a process again that ended, and what its exit status says. Pure: clocks are passed in."""
+"""When to start a process again that ended or hangs, and what its exit status says. Pure: clocks are passed in."""
 
 import signal
 from typing import Final
@@ -9,6 +9,14 @@ START_BACK_OFFS_S: Final = (0.2, 1.0, 5.0, 30.0)
 """Pauses before one is that had not: it will hardly become ready the next time."""
 STABLE_S: Final = 60.0
 """A process that lived so long was fine: its end counts as a first one."""
+HUNG_S: Final = 30.0
+"""An owner or a worker that was at work and has not said for so long that it is alive hangs, and is killed. However
+busy, it says so every second: only one whose event loop stands still, or that is stopped, does not."""
+LOOK_EVERY_S: Final = 1.0
+"""How often it is looked whether they have."""
+LOOK_LATE_TIMES: Final = 2
+"""A look that comes later than so many times LOOK_EVERY_S says that the whole machine, or we, stood still: what came
+meanwhile has not been heard yet."""
 _SIGNAL_WORDS: Final = {
     signal.SIGKILL: "it was killed (SIGKILL): by somebody, or by the system because memory ran out",
     signal.SIGSEGV: "it crashed in native code (segmentation fault)",
@@ -49,3 +57,28 @@ class RestartPolicy:
         pause_s = back_offs_s[min(self._in_a_row, len(back_offs_s) - 1)]
         self._in_a_row += 1
         return pause_s
+
+
+class Silence:
+    """How long a process has not been heard of.
+
+    Args:
+        hung_s: From when on it hangs.
+    """
+
+    def __init__(self, hung_s: float) -> None:
+        self._hung_s = hung_s
+        self._silent_s = 0.0
+
+    def end(self) -> None:
+        """It was heard."""
+        self._silent_s = 0.0
+
+    def look(self, since_s: float) -> bool:
+        """Whether it hangs.
+
+        Args:
+            since_s: Seconds since the last look. More than usual counts for nothing, as nobody listened then.
+        """
+        self._silent_s += min(since_s, LOOK_LATE_TIMES * LOOK_EVERY_S)
+        return self._silent_s >= self._hung_s

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.workers.exits import READY_BACK_OFFS_S, START_BACK_OFFS_S, RestartPolicy, explain_exit
+from gateway.workers.exits import (
+    HUNG_S,
+    LOOK_EVERY_S,
+    LOOK_LATE_TIMES,
+    READY_BACK_OFFS_S,
+    START_BACK_OFFS_S,
+    RestartPolicy,
+    Silence,
+    explain_exit,
+)
 from gateway.workers.frames import FRAME_MAX_BYTES, HEAD, FrameDecoder, FrameError, encode_frame, read_frame
 from gateway.workers.messages import Rows, Settle, decode, encode
 
@@ -78,3 +87,19 @@ def test_what_never_becomes_ready_is_tried_less_and_less_often():
 )
 def test_an_exit_is_put_into_words(status, words):
     assert words in explain_exit(status)
+
+
+def test_a_process_that_is_not_heard_of_hangs_and_one_that_is_never_does():
+    silence = Silence(HUNG_S)
+    looks = [silence.look(LOOK_EVERY_S) for _ in range(round(HUNG_S / LOOK_EVERY_S))]
+    assert (looks[-1], any(looks[:-1])) == (True, False)
+    for _ in range(1000):
+        silence.end()
+        assert not any(silence.look(LOOK_EVERY_S) for _ in range(round(HUNG_S / LOOK_EVERY_S) - 1))
+
+
+def test_time_in_which_the_parent_stood_still_is_not_held_against_its_children():
+    silence = Silence(HUNG_S)
+    assert not silence.look(3600.0)
+    assert not any(silence.look(LOOK_EVERY_S) for _ in range(round(HUNG_S / LOOK_EVERY_S) - LOOK_LATE_TIMES - 1))
+    assert silence.look(LOOK_EVERY_S)
