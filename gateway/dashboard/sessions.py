@@ -3,8 +3,9 @@
 import hmac
 import secrets
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from hashlib import sha256
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -32,6 +33,8 @@ MARK_BYTES: Final = 32
 """By which a shared session is known to be ours."""
 TENANT: Final = "dashboard sessions"
 """Apart from all else on the shelf."""
+SEEN: Final = ":seen"
+"""Behind a session's place: where it stands when somebody of it was last seen."""
 
 
 class Moment(NamedTuple):
@@ -126,6 +129,9 @@ class OwnSessions:
 class SharedSessions:
     """Those of all processes that share a shelf. Each is sealed: whoever can write there cannot make one.
 
+    A session is put on the shelf once, at its begin, and never again; when it was last seen stands beside it. So a
+    sign-out wins over all that goes on elsewhere at the same moment: nobody who is late can bring a session back.
+
     Args:
         shelf: Where they are.
         seal: A secret of the processes.
@@ -138,45 +144,62 @@ class SharedSessions:
     async def begin(self, role: Role, credential: bytes, moment: Moment) -> tuple[str, Session]:
         """As `Sessions`."""
         name, session = _new(role, credential, moment.unix_s)
-        self._keep(_digest(name).hex(), session, moment.unix_s)
+        digest = _digest(name).hex()
+        self._put(digest, _encode(session), SESSION_S, moment.unix_s)
+        self._note_seen(digest, session)
         return name, session
 
     async def find(self, name: str, moment: Moment) -> Session | None:
         """As `Sessions`."""
         digest = _digest(name).hex()
         data = await self._shelf.get(TENANT, digest, moment.unix_s)
-        session = None if data is None else self._open(digest, data)
-        if session is None or session.is_over(moment.unix_s):
+        session: Session | None = self._open(digest, data, _decode)
+        if session is None:
             return None
-        if moment.unix_s >= session.seen_s + SEEN_EVERY_S:
+        data = await self._shelf.get(TENANT, digest + SEEN, moment.unix_s)
+        seen_s: float | None = self._open(digest + SEEN, data, _decode_seen)
+        if seen_s is None:
+            return None
+        session.seen_s = seen_s
+        if session.is_over(moment.unix_s):
+            return None
+        if moment.unix_s >= seen_s + SEEN_EVERY_S:
             session.seen_s = moment.unix_s
-            self._keep(digest, session, moment.unix_s)
+            self._note_seen(digest, session)
         return session
 
     async def end(self, name: str) -> None:
         """As `Sessions`."""
-        self._shelf.drop(TENANT, _digest(name).hex())
+        digest = _digest(name).hex()
+        self._shelf.drop(TENANT, digest)
+        self._shelf.drop(TENANT, digest + SEEN)
 
     def left_s(self, session: Session, moment: Moment) -> float:
         """How long it lasts at most."""
         return session.began_s + SESSION_S - moment.unix_s
 
-    def _keep(self, digest: str, session: Session, unix_s: float) -> None:
-        data = _encode(session)
-        ttl_s = min(IDLE_S, max(1.0, session.began_s + SESSION_S - unix_s))
-        self._shelf.put(TENANT, digest, self._mark(digest, data) + data, ttl_s, unix_s)
+    def _note_seen(self, digest: str, session: Session) -> None:
+        seen_s = session.seen_s
+        ttl_s = min(IDLE_S, max(1.0, session.began_s + SESSION_S - seen_s))
+        self._put(digest + SEEN, _encode(seen_s), ttl_s, seen_s)
 
-    def _open(self, digest: str, kept: bytes) -> Session | None:
+    def _put(self, place: str, data: bytes, ttl_s: float, unix_s: float) -> None:
+        self._shelf.put(TENANT, place, self._mark(place, data) + data, ttl_s, unix_s)
+
+    def _open(self, place: str, kept: bytes | None, decode: Callable[[bytes], Any]) -> Any:
+        """What was put there by one of us, or None."""
+        if kept is None:
+            return None
         mark, data = kept[:MARK_BYTES], kept[MARK_BYTES:]
-        if not hmac.compare_digest(mark, self._mark(digest, data)):
+        if not hmac.compare_digest(mark, self._mark(place, data)):
             return None
         try:
-            return _decode(data)
+            return decode(data)
         except msgspec.DecodeError:
             return None  # of another version
 
-    def _mark(self, digest: str, data: bytes) -> bytes:
-        return hmac.digest(self._seal, digest.encode() + data, "sha256")
+    def _mark(self, place: str, data: bytes) -> bytes:
+        return hmac.digest(self._seal, place.encode() + data, "sha256")
 
 
 def _new(role: Role, credential: bytes, now_s: float) -> tuple[str, Session]:
@@ -215,3 +238,4 @@ def _digest(name: str) -> bytes:
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(Session).decode
+_decode_seen: Final = msgspec.msgpack.Decoder(float).decode

@@ -336,7 +336,8 @@ async def test_whoever_can_write_on_the_shelf_cannot_make_or_change_a_session(do
     clock, shelf = Clock(), Shelf()
     gate = Gate(lambda: door, Clock(), clock, SharedSessions(shelf, b"seal"))
     _, viewer = await signed_in(gate, VIEWER)
-    ((place, (data, until_s)),) = shelf.kept.items()
+    assert len(shelf.kept) == 2
+    (place, (data, until_s)), (seen_place, seen) = shelf.kept.items()
     assert viewer.partition("=")[2].encode() not in data
     for forged in (data.replace(b"viewer", b"admin_"), b"", data[:40], bytes(32) + data[32:]):
         shelf.kept[place] = (forged, until_s)
@@ -347,10 +348,15 @@ async def test_whoever_can_write_on_the_shelf_cannot_make_or_change_a_session(do
     with pytest.raises(SignInRequiredError):
         await elsewhere.admit(scope(cookie=viewer))
     _, admin = await signed_in(gate, peer="192.0.2.9")
-    (moved,) = [kept for name, kept in shelf.kept.items() if name != place]
+    moved, moved_seen = [kept for name, kept in shelf.kept.items() if name not in {place, seen_place}]
     shelf.kept[place] = moved  # an admin's in the place of a viewer's
     with pytest.raises(SignInRequiredError):
         await gate.admit(scope(cookie=viewer))
+    shelf.kept[place], shelf.kept[seen_place] = (data, until_s), moved_seen  # somebody else was seen
+    with pytest.raises(SignInRequiredError):
+        await gate.admit(scope(cookie=viewer))
+    shelf.kept[seen_place] = seen
+    assert (await gate.admit(scope(cookie=viewer))).role == "viewer"
     assert (await gate.admit(scope(cookie=admin))).role == "admin"
 
 

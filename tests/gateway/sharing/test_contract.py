@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from gateway.dashboard.sessions import SEEN_EVERY_S, Moment, SharedSessions
 from gateway.errors import KeysUnavailableError
 from gateway.keys.budget import Offer
 from gateway.keys.limits import Limited, Limiter, Pass
@@ -258,6 +259,44 @@ async def until_kept(store, unix_s):
         while await store.answers.get("a", "1", unix_s) is None:
             store.answers.put("a", "1", b"one", 60.0, unix_s)
             await asyncio.sleep(0.01)
+
+
+class Interrupted:
+    """A shelf on which somebody else does something after each look, before whoever looked goes on."""
+
+    def __init__(self, shelf, meanwhile):
+        self._shelf, self._meanwhile = shelf, meanwhile
+
+    async def get(self, tenant, digest, unix_s):
+        found = await self._shelf.get(tenant, digest, unix_s)
+        await self._meanwhile()
+        return found
+
+    def put(self, *given):
+        self._shelf.put(*given)
+
+    def drop(self, *given):
+        self._shelf.drop(*given)
+
+
+async def test_a_sign_out_wins_over_whatever_keeps_the_session_alive_at_that_moment(store):
+    await until_kept(store, time.time())
+    began, later = Moment(0.0, NOON), Moment(60.0, NOON + SEEN_EVERY_S)
+    here = SharedSessions(store.answers, b"seal")
+    for look in (1, 2):
+        name, _ = await here.begin("admin", b"digest", began)
+        looks = []
+
+        async def meanwhile(name=name, look=look, looks=looks):
+            looks.append(1)
+            if len(looks) == look:
+                assert await here.find(name, began) is not None
+                await here.end(name)
+                assert await here.find(name, began) is None
+
+        await SharedSessions(Interrupted(store.answers, meanwhile), b"seal").find(name, later)
+        assert len(looks) == 2
+        assert await here.find(name, later) is None
 
 
 async def test_who_answered_a_conversation_last_is_remembered(store):
