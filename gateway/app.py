@@ -245,6 +245,7 @@ class Gateway:
             monotonic_s=time.monotonic,
             shelf=None if self.store.status().kind == "memory" else self.store.answers,
             seal=self.access.secret_for("mixgate: sessions of the dashboard, 1"),
+            tries=self.store.tries,
         )
 
     def _upstreams(self, catalogue: Catalogue) -> dict[str, Upstream]:

@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from gateway.dashboard.errors import SignInFailedError, SignInRequiredError, TooManySignInsError
 from gateway.dashboard.roles import Role
-from gateway.dashboard.sessions import SESSION_S, Moment, OwnSessions, Session, Sessions, Tries, is_same
-from gateway.dashboard.sources import Door, Scope
+from gateway.dashboard.sessions import SESSION_S, Moment, OwnSessions, Session, Sessions, is_same
+from gateway.dashboard.sources import Door, Scope, Tries
 from gateway.errors import ForbiddenError
 
 FIELDS: Final = "mixgate.fields"
@@ -66,6 +66,7 @@ class Gate:
         door: The rules of now.
         monotonic_s: A clock that never goes back.
         unix_s: The wall clock.
+        tries: Counts how often each address tries to sign in.
         sessions: Where sign-ins are kept; None: here.
     """
 
@@ -74,13 +75,14 @@ class Gate:
         door: Callable[[], Door],
         monotonic_s: Callable[[], float],
         unix_s: Callable[[], float],
+        tries: Tries,
         sessions: Sessions | None = None,
     ) -> None:
         self._door = door
         self._now_s = monotonic_s
         self._unix_s = unix_s
         self._sessions: Sessions = OwnSessions() if sessions is None else sessions
-        self._tries = Tries()
+        self._tries = tries
 
     def check_host(self, scope: Scope) -> None:
         """Refuse a name that is not ours: whoever made it lead here may not read the answer.
@@ -129,7 +131,7 @@ class Gate:
         if not self._is_private(scope):
             raise ForbiddenError(_PLAIN_HTTP)
         moment = self._moment()
-        wait_s = self._tries.wait_s(_group(_address(scope)), moment.now_s)
+        wait_s = await self._tries.count(_group(_address(scope)), moment.now_s)
         if wait_s is not None:
             raise TooManySignInsError("Too many tries from this address; wait a minute.", retry_after_s=wait_s)
         digest, role = self._judge(scope, token)

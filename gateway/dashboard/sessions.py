@@ -1,8 +1,8 @@
-"""Who is signed in, in this process or in all that share their state, and how often an address may try."""
+"""Who is signed in, in this process or in all that share their state."""
 
 import hmac
 import secrets
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final, NamedTuple, Protocol
@@ -19,12 +19,6 @@ SESSION_S: Final = 8 * 3600.0
 """How long one sign-in lasts."""
 IDLE_S: Final = 1800.0
 """How long it lasts without a request."""
-TRIES_MAX: Final = 5
-"""Tries to sign in of one address a minute."""
-TRIES_WINDOW_S: Final = 60.0
-"""How long a try counts."""
-PEERS_MAX: Final = 4096
-"""Addresses whose tries are remembered."""
 TOKEN_BYTES: Final = 32
 """Random bytes of a cookie, and of a CSRF token."""
 SEEN_EVERY_S: Final = 60.0
@@ -212,24 +206,6 @@ def _new(role: Role, credential: bytes, now_s: float) -> tuple[str, Session]:
 def is_same(one: str, other: str) -> bool:
     """Compares in a time that says nothing of where they differ."""
     return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
-
-
-class Tries:
-    """How often each address tried to sign in."""
-
-    def __init__(self) -> None:
-        self._by_peer: OrderedDict[str, deque[float]] = OrderedDict()
-
-    def wait_s(self, peer: str, now_s: float) -> float | None:
-        """Count a try. Gives how long to wait where it is one too many, which is not counted; None: go on."""
-        tries = self._by_peer.setdefault(peer, deque(maxlen=TRIES_MAX))
-        self._by_peer.move_to_end(peer)
-        if len(self._by_peer) > PEERS_MAX:
-            self._by_peer.popitem(last=False)
-        if len(tries) == TRIES_MAX and now_s < tries[0] + TRIES_WINDOW_S:
-            return tries[0] + TRIES_WINDOW_S - now_s
-        tries.append(now_s)
-        return None
 
 
 def _digest(name: str) -> bytes:

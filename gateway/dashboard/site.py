@@ -56,7 +56,7 @@ class Dashboard:
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         sessions = None if sources.shelf is None else SharedSessions(sources.shelf, sources.seal)
-        self._gate = Gate(sources.door, sources.monotonic_s, sources.unix_s, sessions)
+        self._gate = Gate(sources.door, sources.monotonic_s, sources.unix_s, sources.tries, sessions)
         self._aside = Aside(sources.path)
         self._assets: Assets | None = None
         self._posts = {"sign-in": self._sign_in, "sign-out": self._sign_out, "chart": self._chart}

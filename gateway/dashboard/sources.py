@@ -71,6 +71,12 @@ class Shelf(Protocol):
     def drop(self, tenant: str, digest: str) -> None: ...  # noqa: D102
 
 
+class Tries(Protocol):
+    """How often somebody tried to sign in, wherever that is counted. `Tries` of a StateStore."""
+
+    async def count(self, name: str, now_s: float) -> float | None: ...  # noqa: D102
+
+
 class Sources(Struct, frozen=True, kw_only=True):
     """What the dashboard shows, of the gateway that it belongs to."""
 
@@ -90,6 +96,8 @@ class Sources(Struct, frozen=True, kw_only=True):
     """Where several processes keep who is signed in; None: there is but this one."""
     seal: bytes = b""
     """A secret of theirs."""
+    tries: Tries
+    """Of all of them."""
 
 
 class Entrance:

@@ -27,6 +27,10 @@ ANSWER_MAX_BYTES: Final = 4 * 1024 * 1024
 ANSWER_TTL_MAX_S: Final = 86_400.0
 HINT_MAX_S: Final = 300.0
 """No hint holds longer."""
+TRIES_MAX: Final = 5
+"""Tries to sign in of one address a minute, at all processes together."""
+TRIES_WINDOW_S: Final = 60.0
+"""How long a try counts."""
 
 
 class Later:
@@ -151,6 +155,17 @@ class Answers(Protocol):
         ...
 
 
+class Tries(Protocol):
+    """How often somebody tried what nobody may try often: TRIES_MAX times in TRIES_WINDOW_S."""
+
+    async def count(self, name: str, now_s: float) -> float | None:
+        """Count a try. Gives how long to wait where it is one too many, which is not counted; None: go on.
+
+        Where whoever counts for all cannot be reached, this process's own count decides.
+        """
+        ...
+
+
 class StoreStatus(Struct, frozen=True, gc=False):
     """How a StateStore is doing, for /readyz, metrics and people."""
 
@@ -194,6 +209,11 @@ class StateStore(Protocol):
     @property
     def answers(self) -> Answers:
         """Answers to be given again."""
+        ...
+
+    @property
+    def tries(self) -> Tries:
+        """How often somebody tried to sign in."""
         ...
 
     def status(self) -> StoreStatus:

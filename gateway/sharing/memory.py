@@ -16,6 +16,7 @@ from gateway.sharing.base import (
     Hint,
     StoreStatus,
 )
+from gateway.sharing.tries import OwnTries
 
 ANSWERS_MAX_BYTES: Final = 64 * 1024 * 1024
 """All answers that are kept in memory; those that were not asked for longest go first."""
@@ -211,6 +212,7 @@ class MemoryStore:
         self.hints = MemoryHints()
         self.sessions = MemorySessions()
         self.answers = MemoryAnswers()
+        self.tries = OwnTries()
 
     def status(self) -> StoreStatus:
         """It is always there."""

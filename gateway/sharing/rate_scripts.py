@@ -96,3 +96,14 @@ for at = 1, #ARGV, 3 do
 end
 return found
 """
+TRY: Final = """
+-- name, most, window_ms. Gives how many ms to wait; 0: it is counted.
+local key, most, window, now = P .. 'y:' .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), now_ms()
+local first = call('LINDEX', key, -most)
+local wait = first and tonumber(first) + window - now or 0
+if wait > 0 then return wait end
+call('RPUSH', key, text(now))
+call('LTRIM', key, -most, -1)
+call('PEXPIRE', key, window)
+return 0
+"""

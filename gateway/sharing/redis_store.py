@@ -19,6 +19,7 @@ from gateway.sharing.redis_budgets import RedisBudgets
 from gateway.sharing.redis_rates import RATE_WAIT_MAX_S, RedisRates
 from gateway.sharing.redis_shelves import RedisAnswers, RedisHints, RedisSessions
 from gateway.sharing.shared_purse import WINDOW_LETTERS, SharedAccount, SharedPurse, State
+from gateway.sharing.tries import RedisTries
 
 BEAT_EVERY_S: Final = 0.4
 """How often a process says that it is there, and looks what the others say."""
@@ -91,6 +92,7 @@ class RedisStore:
         self.hints = RedisHints(lane, prefix, sharing.name)
         self.sessions = RedisSessions(lane, prefix, wait_max_s)
         self.answers = RedisAnswers(self._answers_lane, prefix, self._begin_answers, wait_max_s)
+        self.tries = RedisTries(self._member)
 
     def status(self) -> StoreStatus:
         """How it is doing."""

@@ -11,6 +11,7 @@ behind Sentinel or a managed service), not for Redis Cluster.
     <prefix>n:<name>      set: accounts in which a replica has reservations, or something presumed
     <prefix>s:<account>:<window><start>  hash: "" (spent by all), <name> (by one), p:<name> (presumed of one)
     <prefix>q:<account>   hash: rk, rt, tk, tt (taken from the two buckets, and when), c:<name>|<boot> (requests)
+    <prefix>y:<who>       list: when somebody tried to sign in (ms)
 
 Amounts are nano-USD. They are strings in Lua, which Redis adds as 64-bit integers; Lua compares them as doubles, exact
 up to 2^53 (9 million USD). Above that a comparison leaves a margin, so that rounding never grants anything.
@@ -19,7 +20,7 @@ up to 2^53 (9 million USD). Above that a comparison leaves a margin, so that rou
 from hashlib import sha1
 from typing import Final
 
-from gateway.sharing.rate_scripts import COUNT, ENTER, EXIT, PEEK, RATES
+from gateway.sharing.rate_scripts import COUNT, ENTER, EXIT, PEEK, RATES, TRY
 
 MEMBER_ALIVE_MS: Final = 2000
 """A replica that was not heard for so long may be replaced by another of its name."""
@@ -313,6 +314,7 @@ BODIES: Final[dict[str, str]] = {
     "exit": RATES + EXIT,
     "count": COUNT,
     "peek": RATES + PEEK,
+    "try": TRY,
 }
 SCRIPTS: Final[dict[str, str]] = {name: _COMMON + _FUNCTIONS + body for name, body in BODIES.items()}
 DIGESTS: Final[dict[str, str]] = {

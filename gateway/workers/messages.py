@@ -201,6 +201,13 @@ class AnswerTold(Struct, frozen=True, tag=True, array_like=True):
     unix_s: float
 
 
+class TryAsked(Struct, frozen=True, tag=True, array_like=True):
+    """As `Tries.count`."""
+
+    name: str
+    now_s: float
+
+
 class KeyChanged(Struct, frozen=True, tag=True, array_like=True):
     """To the owner: a key was changed; answered once every process has it. By the owner: this is how it is now."""
 
@@ -300,6 +307,7 @@ Message: TypeAlias = (
     | SessionTold
     | AnswerAsked
     | AnswerTold
+    | TryAsked
     | KeyChanged
     | CacheSaved
     | FiguresAsked

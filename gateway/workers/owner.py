@@ -52,6 +52,7 @@ from gateway.workers.messages import (
     SessionAsked,
     SessionTold,
     StoreHello,
+    TryAsked,
     Welcome,
     Written,
 )
@@ -323,6 +324,7 @@ class OwnerEnd(asyncio.Protocol):
             SessionTold: lambda told: owner.shared.sessions.remember(told.session, told.endpoint_id, told.unix_s),
             AnswerAsked: lambda asked: owner.shared.answers.get(asked.tenant, asked.digest, asked.unix_s),
             AnswerTold: self._keep_answer,
+            TryAsked: lambda asked: owner.shared.tries.count(asked.name, asked.now_s),
             KeyChanged: lambda told: owner.change_key(self.name, told),
             LocalAsked: self._window.ask,
             LocalDropped: lambda told: self._window.drop(told.exchange),

@@ -15,40 +15,30 @@ from gateway.keys.budget import AMOUNT_MAX_IN_NUSD, Offer
 from gateway.keys.limits import Allowance, Bucket, Kind, Limited, Limiter, Pace, Pass
 from gateway.keys.purse import LEASE_EXTRA_S, Chain, Grant, Refusal, Usage
 from gateway.sharing.base import (
-    ANSWER_MAX_BYTES,
-    SESSION_NAME_MAX_BYTES,
     UNREACHABLE_RETRY_S,
-    Hint,
     Later,
     StoreStatus,
 )
-from gateway.sharing.memory import HintBoard
 from gateway.workers.line import OwnerLine
 from gateway.workers.link import AwayError, DeclinedError
 from gateway.workers.messages import (
     AllowancesAsked,
-    AnswerAsked,
-    AnswerTold,
     Enter,
     HeldAttempt,
-    HintTold,
     Hold,
     Leave,
     OpenLease,
     Release,
     Reserve,
-    SessionAsked,
-    SessionTold,
     Settle,
     UsageAsked,
 )
+from gateway.workers.shelves import OwnerAnswers, OwnerHints, OwnerSessions, OwnerTries
 
 BUDGET_WAIT_S: Final = 3.0
 """How long a request of a key with a budget waits for an owner that is away or was only just started."""
 RATE_WAIT_S: Final = 0.25
 """How long one waits to be counted for all workers; then this worker's own count decides."""
-GIFT_WAIT_S: Final = 0.25
-"""How long one waits for what would be nice to have."""
 HELD_MAX: Final = 2**31
 
 
@@ -289,73 +279,6 @@ def _pace(requests_per_min: int | None, tokens_per_min: int | None, now_s: float
     return pace
 
 
-class OwnerHints:
-    """What workers tell one another of Endpoints."""
-
-    def __init__(self, line: OwnerLine) -> None:
-        self._line = line
-        self._board = HintBoard()
-
-    def tell(self, hint: Hint) -> None:
-        """Tell the others."""
-        self._line.tell(HintTold(hint))
-
-    def hear(self, hint: Hint) -> None:
-        """Another one tells."""
-        self._board.tell("others", hint)
-
-    def heard(self, unix_s: float) -> Sequence[Hint]:
-        """What others say."""
-        return self._board.heard("", unix_s)
-
-
-class OwnerSessions:
-    """Which Endpoint answered a conversation last, whichever worker it came to."""
-
-    def __init__(self, line: OwnerLine) -> None:
-        self._line = line
-
-    async def find(self, session: str, unix_s: float) -> str | None:
-        """Who answered last."""
-        found: str | None = await _gift(self._line, SessionAsked(session, unix_s), str | None)
-        return found
-
-    def remember(self, session: str, endpoint_id: str, unix_s: float) -> None:
-        """This Endpoint answered."""
-        if len(session.encode()) <= SESSION_NAME_MAX_BYTES:
-            self._line.tell(SessionTold(session, endpoint_id, unix_s))
-
-
-class OwnerAnswers:
-    """Answers kept by the owner."""
-
-    def __init__(self, line: OwnerLine) -> None:
-        self._line = line
-
-    async def get(self, tenant: str, digest: str, unix_s: float) -> bytes | None:
-        """What was put."""
-        found: bytes | None = await _gift(self._line, AnswerAsked(tenant, digest, unix_s), bytes | None)
-        return found
-
-    def put(self, tenant: str, digest: str, data: bytes, ttl_s: float, unix_s: float) -> None:
-        """Keep it for a while."""
-        if len(data) <= ANSWER_MAX_BYTES and ttl_s > 0:
-            self._line.tell(AnswerTold(tenant, digest, data, ttl_s, unix_s))
-
-    def drop(self, tenant: str, digest: str) -> None:
-        """Forget it."""
-        self._line.tell(AnswerTold(tenant, digest, None, 0.0, 0.0))
-
-
-async def _gift(line: OwnerLine, message: Any, kind: Any) -> Any:
-    """What would be nice to have: None where it takes too long."""
-    try:
-        async with asyncio.timeout(GIFT_WAIT_S):
-            return await line.ask(message, kind)
-    except (TimeoutError, AwayError, DeclinedError):
-        return None
-
-
 class OwnerState:
     """All of it.
 
@@ -375,6 +298,7 @@ class OwnerState:
         self.hints = OwnerHints(line)
         self.sessions = OwnerSessions(line)
         self.answers = OwnerAnswers(line)
+        self.tries = OwnerTries(line)
 
     def status(self) -> StoreStatus:
         """Whether the owner is there."""

@@ -20,6 +20,7 @@ from gateway.dashboard.gate import FIELDS, HOST, LOOPBACK
 from gateway.dashboard.site import Dashboard, Sources
 from gateway.fleet import Fleet
 from gateway.health import Health
+from gateway.sharing.tries import OwnTries
 from gateway.state.connection import FILE_NAME
 from gateway.state.request_rows import COST_BOUNDS_IN_NUSD
 from tests.fakes.listener import FULL
@@ -85,6 +86,7 @@ async def ask(home):
             spending=_Nobody(),
             unix_s=lambda: float(NOW_S),
             monotonic_s=time.monotonic,
+            tries=OwnTries(),
         )
     )
 

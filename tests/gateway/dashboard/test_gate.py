@@ -8,16 +8,15 @@ from gateway.dashboard.errors import SignInFailedError, SignInRequiredError, Too
 from gateway.dashboard.gate import CSRF_HEADER, FIELDS, HOST, LOCAL_COOKIE, LOOPBACK, SECURE_COOKIE, Gate
 from gateway.dashboard.sessions import (
     IDLE_S,
-    PEERS_MAX,
     SESSION_S,
     SESSIONS_MAX,
-    TRIES_MAX,
     Moment,
     OwnSessions,
     SharedSessions,
-    Tries,
 )
 from gateway.errors import ForbiddenError
+from gateway.sharing.base import TRIES_MAX
+from gateway.sharing.tries import TRIERS_MAX, OwnTries
 
 ADMIN, VIEWER = "an-admin-token", "a-viewer-token"
 
@@ -78,7 +77,7 @@ def door():
 
 @pytest.fixture
 def gate(door, clock):
-    return Gate(lambda: door, clock, lambda: 1_700_000_000.0)
+    return Gate(lambda: door, clock, lambda: 1_700_000_000.0, OwnTries())
 
 
 def cookie_of(set_cookie):
@@ -261,7 +260,7 @@ async def test_an_address_may_try_five_times_a_minute(gate, clock):
 
 
 async def test_all_addresses_of_one_ipv6_network_are_one():
-    gate = Gate(Door, Clock(), lambda: 0.0)
+    gate = Gate(Door, Clock(), lambda: 0.0, OwnTries())
     for number in range(TRIES_MAX):
         with pytest.raises(SignInFailedError):
             await gate.sign_in(asked(peer=f"2001:db8::{number + 1}"), "wrong")
@@ -277,10 +276,10 @@ async def test_sessions_and_addresses_are_bounded():
     assert await sessions.find(names[0], now) is None
     assert await sessions.find(names[-1], now) is not None
     assert len(set(names)) == len(names)
-    tries = Tries()
-    for number in range(PEERS_MAX + 10):
-        assert tries.wait_s(str(number), 0.0) is None
-    assert len(tries._by_peer) == PEERS_MAX
+    tries = OwnTries()
+    for number in range(TRIERS_MAX + 10):
+        assert await tries.count(str(number), 0.0) is None
+    assert len(tries) == TRIERS_MAX
 
 
 async def test_what_is_kept_of_a_session_opens_nothing():
@@ -309,7 +308,7 @@ class Shelf:
 
 async def test_processes_that_share_a_shelf_share_who_is_signed_in(door):
     clock, shelf = Clock(), Shelf()
-    one, other = (Gate(lambda: door, Clock(), clock, SharedSessions(shelf, b"seal")) for _ in range(2))
+    one, other = (Gate(lambda: door, Clock(), clock, OwnTries(), SharedSessions(shelf, b"seal")) for _ in range(2))
     shown, cookie = await signed_in(one)
     assert (await other.admit(scope(cookie=cookie))).role == "admin"
     for _ in range(3):  # whoever is seen by one is seen by all
@@ -334,7 +333,7 @@ async def test_processes_that_share_a_shelf_share_who_is_signed_in(door):
 
 async def test_whoever_can_write_on_the_shelf_cannot_make_or_change_a_session(door):
     clock, shelf = Clock(), Shelf()
-    gate = Gate(lambda: door, Clock(), clock, SharedSessions(shelf, b"seal"))
+    gate = Gate(lambda: door, Clock(), clock, OwnTries(), SharedSessions(shelf, b"seal"))
     _, viewer = await signed_in(gate, VIEWER)
     assert len(shelf.kept) == 2
     (place, (data, until_s)), (seen_place, seen) = shelf.kept.items()
@@ -343,7 +342,7 @@ async def test_whoever_can_write_on_the_shelf_cannot_make_or_change_a_session(do
         shelf.kept[place] = (forged, until_s)
         with pytest.raises(SignInRequiredError):
             await gate.admit(scope(cookie=viewer))
-    elsewhere = Gate(lambda: door, Clock(), clock, SharedSessions(shelf, b"another seal"))
+    elsewhere = Gate(lambda: door, Clock(), clock, OwnTries(), SharedSessions(shelf, b"another seal"))
     shelf.kept[place] = (data, until_s)
     with pytest.raises(SignInRequiredError):
         await elsewhere.admit(scope(cookie=viewer))
@@ -358,6 +357,17 @@ async def test_whoever_can_write_on_the_shelf_cannot_make_or_change_a_session(do
     shelf.kept[seen_place] = seen
     assert (await gate.admit(scope(cookie=viewer))).role == "viewer"
     assert (await gate.admit(scope(cookie=admin))).role == "admin"
+
+
+async def test_processes_that_share_their_count_give_an_address_no_more_tries_than_one(door):
+    clock, tries = Clock(), OwnTries()
+    gates = [Gate(lambda: door, clock, lambda: 0.0, tries) for _ in range(3)]
+    for number in range(TRIES_MAX):
+        with pytest.raises(SignInFailedError):
+            await gates[number % 3].sign_in(asked(), "wrong")
+    for gate in gates:
+        with pytest.raises(TooManySignInsError):
+            await gate.sign_in(asked(), ADMIN)
 
 
 async def test_whoever_comes_by_ipv4_has_tries_of_its_own_where_one_socket_is_for_both_kinds(gate):

@@ -12,7 +12,7 @@ from gateway.keys.budget import Offer
 from gateway.keys.limits import Limited, Limiter, Pass
 from gateway.keys.purse import Grant, Purse, Refusal
 from gateway.keys.ring import KeyRing
-from gateway.sharing.base import ANSWER_MAX_BYTES, Hint
+from gateway.sharing.base import ANSWER_MAX_BYTES, TRIES_MAX, TRIES_WINDOW_S, Hint
 from gateway.sharing.memory import HintBoard, MemoryStore
 from tests.gateway.sharing.redis_kit import NOON, ask, hold, record, redis_store, running, until
 
@@ -261,6 +261,17 @@ async def until_kept(store, unix_s):
             await asyncio.sleep(0.01)
 
 
+async def test_tries_are_counted_by_name_and_one_too_many_is_told_how_long_to_wait(store):
+    now_s = time.monotonic()
+    for _ in range(TRIES_MAX):
+        assert await store.tries.count("192.0.2.7", now_s) is None
+    for _ in range(2):
+        wait_s = await store.tries.count("192.0.2.7", now_s)
+        assert wait_s is not None
+        assert TRIES_WINDOW_S - 10 <= wait_s <= TRIES_WINDOW_S
+    assert await store.tries.count("192.0.2.8", now_s) is None
+
+
 class Interrupted:
     """A shelf on which somebody else does something after each look, before whoever looked goes on."""
 
@@ -337,3 +348,20 @@ def test_those_who_tell_hear_the_others_and_only_while_it_holds():
     assert [one.until_unix_s for one in board.heard("b", NOON)] == [NOON + 20]
     assert [one.endpoint_id for one in board.heard("a", NOON)] == ["q/m"]
     assert board.heard("a", NOON + 5) == []
+
+
+async def test_processes_of_a_fleet_have_no_more_tries_than_one(shared_server, prefix):
+    await shared_server.settle(prefix)
+    stores = [redis_store(shared_server.url, RECORDS, prefix=prefix, name=name) for name in ("a", "b")]
+    async with running(stores[0]), running(stores[1]):
+        now_s = time.monotonic()
+        counted = [await stores[number % 2].tries.count("192.0.2.7", now_s) for number in range(TRIES_MAX)]
+        assert counted == [None] * TRIES_MAX
+        assert all([await one.tries.count("192.0.2.7", now_s) for one in stores])
+
+
+async def test_where_redis_is_away_a_process_counts_tries_itself(prefix):
+    store = redis_store("redis://127.0.0.1:1/0", RECORDS, prefix=prefix)
+    counted = [await store.tries.count("192.0.2.7", 100.0) for _ in range(TRIES_MAX + 1)]
+    assert counted == [None] * TRIES_MAX + [TRIES_WINDOW_S]
+    assert await store.tries.count("192.0.2.7", 100.0 + TRIES_WINDOW_S) is None

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -10,6 +11,7 @@ from gateway.config.secrets import Secret
 from gateway.config.stores import RedisSettings
 from gateway.keys.budget import Offer
 from gateway.keys.purse import Grant, Refusal
+from gateway.sharing.base import TRIES_MAX, TRIES_WINDOW_S
 from gateway.workers.owner import ALONE
 from tests.gateway.sharing import test_contract
 from tests.gateway.sharing.conftest import shared_server  # noqa: F401  # a fixture
@@ -19,6 +21,8 @@ from tests.gateway.workers.workers_kit import owner_of, until, worker_of
 THEIR_OWN = {
     "test_before_the_past_is_known_no_budget_is_spent",
     "test_those_who_tell_hear_the_others_and_only_while_it_holds",
+    "test_processes_of_a_fleet_have_no_more_tries_than_one",
+    "test_where_redis_is_away_a_process_counts_tries_itself",
 }
 """Of other stores."""
 PROMISES = {
@@ -89,3 +93,22 @@ async def test_workers_of_two_machines_share_one_budget(tmp_path, shared_server)
             while await all_told() != total:  # noqa: ASYNC110 (Redis is told behind)
                 await asyncio.sleep(0.02)
         assert usage["k"].reserved_in_nusd == 0
+
+
+async def test_workers_have_no_more_tries_than_one_process_and_count_themselves_while_their_owner_is_away(tmp_path):
+    async with worker_of_owner(tmp_path) as (owner, one, two):
+        now_s = time.monotonic()
+        counted = [await (one, two)[number % 2].tries.count("192.0.2.7", now_s) for number in range(TRIES_MAX)]
+        assert counted == [None] * TRIES_MAX
+        assert await one.tries.count("192.0.2.7", now_s) == pytest.approx(TRIES_WINDOW_S)
+        assert await two.tries.count("192.0.2.7", now_s) == pytest.approx(TRIES_WINDOW_S)
+        await owner.aclose()
+        await until(lambda: not one.status().up)
+        left = [await one.tries.count("192.0.2.7", now_s) for _ in range(TRIES_MAX)]
+        assert sum(wait_s is None for wait_s in left) == TRIES_MAX // 2, "three of the first five were its own"
+
+
+@asynccontextmanager
+async def worker_of_owner(home):
+    async with owner_of(home) as owner, worker_of(home, "w1") as one, worker_of(home, "w2") as two:
+        yield owner, one, two
