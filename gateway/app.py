@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,7 @@ from gateway.health import Health
 from gateway.health_history import Announcer, keep, keep_on, recall
 from gateway.keys.purse import Purse
 from gateway.ledger.books import Books
+from gateway.ledger.entry import Intent
 from gateway.logs import adopt
 from gateway.metrics.gauges import Sources
 from gateway.payment import Till
@@ -127,6 +128,7 @@ class Gateway:
         self.watching = Watching(self._sources())
         if post is not None:
             self.watching.share(post)
+            post.show_live(lambda: self.admission.in_flight, self._on_their_way)
         self.places.add(MetricsRoute(self.watching.read))
         self.dashboard = self.application.dashboard = Entrance(self._shown())
 
@@ -237,8 +239,7 @@ class Gateway:
             door=lambda: self.live.authenticator,
             fleet=self._fleet_now,
             health=self.health,
-            on_their_way=lambda: [] if self.engine.books is None else self.engine.books.on_their_way(),
-            in_flight=lambda: self.admission.in_flight,
+            live=self._live,
             key_records=self.access.ring.records,
             spending=self.store.budgets,
             unix_s=time.time,
@@ -247,6 +248,14 @@ class Gateway:
             seal=self.access.secret_for("mixgate: sessions of the dashboard, 1"),
             tries=self.store.tries,
         )
+
+    def _on_their_way(self) -> list[tuple[Intent, int]]:
+        return [] if self.engine.books is None else self.engine.books.on_their_way()
+
+    async def _live(self) -> tuple[int, Sequence[tuple[Intent, int]]]:
+        if self._post is not None:
+            return await self._post.live()
+        return self.admission.in_flight, self._on_their_way()
 
     def _upstreams(self, catalogue: Catalogue) -> dict[str, Upstream]:
         return {

@@ -163,7 +163,7 @@ class Dashboard:
                     job,
                     facts={
                         "budgets": (await self._budgets(job.unix_s)).rows,
-                        "in_flight": self._sources.in_flight(),
+                        "in_flight": (await self._sources.live())[0],
                         "endpoints": standings(self._look()),
                     },
                 )
@@ -175,7 +175,8 @@ class Dashboard:
                 return job
 
     async def _live(self, _unix_s: float) -> Table:
-        return live_table(self._sources.on_their_way(), self._labels(), self._sources.in_flight())
+        in_flight, on_their_way = await self._sources.live()
+        return live_table(on_their_way, self._labels(), in_flight)
 
     async def _budgets(self, unix_s: float) -> Table:
         return await budgets_table(self._sources.key_records(), self._sources.spending, unix_s)

@@ -85,9 +85,9 @@ class Sources(Struct, frozen=True, kw_only=True):
     door: Callable[[], Door]
     fleet: Callable[[], Fleet]
     health: Health
-    on_their_way: Callable[[], list[tuple[Intent, int]]]
-    in_flight: Callable[[], int]
-    """Requests that are being answered."""
+    live: Callable[[], Awaitable[tuple[int, Sequence[tuple[Intent, int]]]]]
+    """How many requests are being answered, and Attempts on their way, with tokens that have come of each: of all
+    workers."""
     key_records: Callable[[], Iterable[KeyRecord]]
     spending: Spending
     unix_s: Callable[[], float]

@@ -17,6 +17,8 @@ from gateway.workers.messages import (
     Hello,
     HintTold,
     KeyChanged,
+    Live,
+    LiveAsked,
     LocalHead,
     LocalModels,
     LocalPiece,
@@ -53,6 +55,7 @@ class OwnerLine:
         self.on_hint: Callable[[HintTold], None] = _ignore
         self.on_local: Callable[[LocalHead | LocalPiece | LocalModels | None], None] = _ignore
         self.on_figures: Callable[[], Any] = lambda: None
+        self.on_live: Callable[[], Live] = lambda: (0, ())
         self.reconnections = 0
         self._path = socket_path(home)
         self._flush = flush
@@ -159,6 +162,8 @@ class OwnerLine:
     def _answer(self, message: Any) -> Any:
         if isinstance(message, FiguresAsked):
             return self.on_figures()
+        if isinstance(message, LiveAsked):
+            return self.on_live()
         if isinstance(message, KeyChanged):
             self.on_key(message.record)
         elif isinstance(message, HintTold):

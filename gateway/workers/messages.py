@@ -1,6 +1,6 @@
 """What workers and the owner say to one another. They are on one machine, whose monotonic clock is the same for all."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from gateway.keys.budget import Offer
 from gateway.keys.key import KeyRecord
+from gateway.ledger.entry import Intent
 from gateway.observation import MinuteRow
 from gateway.sharing.base import Hint
 from gateway.state.blocks import Packed
@@ -234,6 +235,15 @@ class Figures(Struct, frozen=True, array_like=True):
     rows: msgspec.Raw
 
 
+class LiveAsked(Struct, frozen=True, tag=True, array_like=True):
+    """To the owner: what all workers are at now. By the owner: what you are at."""
+
+
+Live: TypeAlias = tuple[int, Sequence[tuple[Intent, int]]]
+"""How many requests are being answered; and Attempts on their way, with tokens that have come of each."""
+LIVE_MAX: Final = 500
+"""Attempts that one worker tells of, the oldest."""
+
 # --- local models ---
 
 
@@ -311,6 +321,7 @@ Message: TypeAlias = (
     | KeyChanged
     | CacheSaved
     | FiguresAsked
+    | LiveAsked
     | LocalAsked
     | LocalDropped
     | LocalHead

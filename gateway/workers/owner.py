@@ -44,6 +44,8 @@ from gateway.workers.messages import (
     HintTold,
     KeyChanged,
     Leave,
+    Live,
+    LiveAsked,
     LocalAsked,
     LocalDropped,
     Minutes,
@@ -62,7 +64,7 @@ from gateway.workers.past import last_entry
 KEY_WAIT_S: Final = 1.0
 """How long a change of a key waits until every worker has it."""
 FIGURES_WAIT_S: Final = 1.0
-"""How long metrics wait for a worker's figures."""
+"""How long metrics, and the dashboard, wait for a worker's figures."""
 ALONE: Final = GatewaySettings()
 """Nothing is shared with other machines."""
 HINTS_EVERY_S: Final = 0.5
@@ -274,9 +276,9 @@ class Owner:
         """What giving answers again has saved."""
         await asyncio.wrap_future(self.store.submit(lambda connection: write_cache_rows(connection, told.rows)))
 
-    async def figures(self) -> list[Figures]:
-        """Of every worker that tells them in time."""
-        asked = [asyncio.ensure_future(end.link.ask(FiguresAsked(), Figures)) for end in self.ends.values()]
+    async def ask_all(self, message: Any, kind: Any) -> list[Any]:
+        """What every worker says that answers in time."""
+        asked = [asyncio.ensure_future(end.link.ask(message, kind)) for end in self.ends.values()]
         if asked:
             _, late = await asyncio.wait(asked, timeout=FIGURES_WAIT_S)
             for one in late:
@@ -329,7 +331,8 @@ class OwnerEnd(asyncio.Protocol):
             LocalAsked: self._window.ask,
             LocalDropped: lambda told: self._window.drop(told.exchange),
             CacheSaved: owner.keep_savings,
-            FiguresAsked: lambda _: owner.figures(),
+            FiguresAsked: lambda asked: owner.ask_all(asked, Figures),
+            LiveAsked: lambda asked: owner.ask_all(asked, Live),
             Rows: owner.write,
             Records: self._keep_records,
             Minutes: lambda told: owner.store.write_minutes(told.rows),

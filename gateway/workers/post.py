@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -18,13 +18,24 @@ from gateway.errors import KeysUnavailableError
 from gateway.keys.key import KeyRecord
 from gateway.keys.ring import KeyRing
 from gateway.ledger.books import FOLDER_NAME, Books
+from gateway.ledger.entry import Intent
 from gateway.ledger.journal import Journal
 from gateway.state.blocks import Packed
 from gateway.state.store import Store
 from gateway.workers.line import OwnerLine
 from gateway.workers.link import AwayError, DeclinedError
 from gateway.workers.local_models import SharedModels
-from gateway.workers.messages import CacheSaved, Figures, FiguresAsked, Hello, KeyChanged, encode
+from gateway.workers.messages import (
+    LIVE_MAX,
+    CacheSaved,
+    Figures,
+    FiguresAsked,
+    Hello,
+    KeyChanged,
+    Live,
+    LiveAsked,
+    encode,
+)
 from gateway.workers.remote_store import RemoteStore
 from gateway.workers.seen_purse import SeenPurse
 from gateway.workers.shared import OwnerState
@@ -140,6 +151,24 @@ class Post(Generic[Status]):
         except (TimeoutError, AwayError, DeclinedError):
             return []
         return found
+
+    async def live(self) -> Live:
+        """What all workers are at that say so in time; where the owner is away, this one."""
+        try:
+            async with asyncio.timeout(FIGURES_WAIT_S):
+                found: list[Live] = await self.line.ask(LiveAsked(), list[Live])
+        except (TimeoutError, AwayError, DeclinedError):
+            found = [self.line.on_live()]
+        return sum([count for count, _ in found]), [one for _, going in found for one in going]
+
+    def show_live(self, in_flight: Callable[[], int], on_their_way: Callable[[], Sequence[tuple[Intent, int]]]) -> None:
+        """Tell what this worker is at to whoever asks the owner for that of all."""
+
+        def live() -> Live:
+            oldest = sorted(on_their_way(), key=lambda pair: pair[0].unix_us)
+            return in_flight(), oldest[:LIVE_MAX]
+
+        self.line.on_live = live
 
     async def _look(self) -> None:
         """Have what keys spent at hand for whoever cannot wait for it, until cancelled."""

@@ -381,3 +381,22 @@ async def test_without_their_parent_workers_finish_their_answers_and_end_and_the
             await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left.values()))
     assert len(rows_of(tmp_path / "home" / FILE_NAME)) == 4
     assert journals(tmp_path) == []
+
+
+async def test_the_dashboard_shows_what_is_on_its_way_at_all_workers_whichever_answers(tmp_path):
+    config = tmp_path / "providers.yaml"
+    async with scripted(tells(stop_after=3, how="stall")) as provider:
+        config.write_text(config_of(Place(provider.base_url, price=PRICE)))
+        async with served(config, "--workers", "3") as (running, client):
+            asking = [asyncio.create_task(client.post("/v1/chat/completions", json=ASK)) for _ in range(12)]
+            await until(lambda: len(provider.calls) == 12)
+            assert len(answering(running)) > 1
+            for _ in range(6):
+                async with httpx.AsyncClient(base_url=running.url, timeout=30, trust_env=False) as looking:
+                    live = (await looking.get("/dashboard/api/live")).json()
+                    overview = (await looking.get("/dashboard/api/overview")).json()
+                assert (live["in_flight"], len(live["data"]), overview["in_flight"]) == (12, 12, 12)
+            for one in asking:
+                one.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+            await stop(running)

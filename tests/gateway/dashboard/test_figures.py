@@ -63,6 +63,11 @@ class _Nobody:
         raise AssertionError("no key has a budget")
 
 
+async def _nothing():
+    """Nothing is on its way."""
+    return 0, ()
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ledger")
@@ -80,8 +85,7 @@ async def ask(home):
             door=_Open,
             fleet=lambda: Fleet(SimpleNamespace(endpoints={}), {}, {}),
             health=Health(lambda: 0.5),
-            on_their_way=list,
-            in_flight=lambda: 0,
+            live=_nothing,
             key_records=list,
             spending=_Nobody(),
             unix_s=lambda: float(NOW_S),
