@@ -9,7 +9,8 @@ from gateway.dashboard.query import US_PER_S, Query, iso
 from gateway.errors import InvalidRequestError
 from gateway.health.histogram import TTFT_FLOOR_S, quantiles
 from gateway.observation import Quantiles, Standing
-from gateway.state.figures_reader import MINUTES_PER_DAY, EndpointSpan, FiguresReader
+from gateway.state.figures_reader import MINUTES_PER_DAY, FiguresReader
+from gateway.state.span_reader import EndpointSpan
 from gateway.state.writer import EndpointEvent
 
 PACE_MINUTES: Final = 30

@@ -46,6 +46,23 @@ class BulkReader(LedgerReader):
         """Whether what runs was broken off."""
         return self._given_up
 
+    @contextmanager
+    def one_moment(self) -> Generator[None]:
+        """Several look-ups inside see the same rows, whatever is written meanwhile.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        try:
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
     def find_record(self, record_id: str) -> bytes | None:
         """As every Reader: few rows, and bytes, which JSON has no place for."""
         with self._one_by_one():

@@ -4,17 +4,14 @@ Ledgers have thousands of apps and keys, and a chart shows the few of most cost.
 their steps is one step in the roll-ups' index; what the others come to is all that was spent, less these.
 """
 
-import sqlite3
 from collections import defaultdict
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
 
 from gateway.state.bulk_reader import BulkReader
-from gateway.state.errors import translate
 from gateway.state.ledger_reader import By, Spent
 from gateway.state.ledger_rows import HOURS_PER_DAY
 from gateway.state.schema import SPENT_COLUMNS
@@ -59,7 +56,7 @@ class SeriesReader(BulkReader):
         Raises:
             StoreError: The store cannot be read.
         """
-        with self._one_moment():
+        with self.one_moment():
             names = self._dearest(by, step, first, end, names_max) if name is None else [name]
             lines = self._lines(by, step, first, end, names)
             found = [SpentThen(row[0], rest=False, spent=Spent(*row[1:])) for row in lines]
@@ -67,19 +64,6 @@ class SeriesReader(BulkReader):
                 found += self._others(by, step, first, end, names, lines)
         found.sort(key=_order)
         return tuple(found[: SERIES_ROWS_MAX + 1])
-
-    @contextmanager
-    def _one_moment(self) -> Generator[None]:
-        """Read as if nothing were written meanwhile: what is left over of all must be left over of the same rows."""
-        try:
-            self._connection.execute("BEGIN")
-            try:
-                yield
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-        except sqlite3.Error as error:
-            raise translate(error) from error
 
     def _dearest(self, by: By, step: Step, first: int, end: int, count: int) -> list[str]:
         """The names of most cost over all steps."""

@@ -16,11 +16,12 @@ const SHOWN = [["", "all"], ["on", "switched on"], ["healthy", "healthy"], ["deg
 export function render(page, { rest, filters }) {
   if (filters.endpoint || rest) return one(page, filters.endpoint || rest);
   const shown = filters.standing ?? "on";
+  const endpoints = once(() => get("endpoints"));
   page.append(
     el("div", { class: "page-head" }, el("h1", {}, "Endpoints"), el("p", { class: "sub" }, "Measured by your own traffic. Uptime leaves out what was the request's own fault and rate limits.")),
     el("div", { class: "controls" }, pick("standing", "Show", SHOWN, shown)),
-    card("Health", { wide: true }, loading(() => health(shown), 300)),
-    card("Speed", { wide: true, note: "Of the last day: time to the first token, and tokens per second (p99 is the slow tail)." }, loading(() => speed(shown), 200)),
+    card("Health", { wide: true }, loading(() => health(endpoints, shown), 300)),
+    card("Speed", { wide: true, note: "Of the last day: time to the first token, and tokens per second (p99 is the slow tail)." }, loading(() => speed(endpoints, shown), 200)),
     card("Prices", { wide: true, note: "USD per million tokens." }, loading(() => prices(), 200)),
     card("What happened", { wide: true, note: "The last seven days." }, loading(() => events({}), 120)),
   );
@@ -31,8 +32,20 @@ function fits(shown) {
   return (row) => !shown || (shown === "on" ? !["off", "disabled"].includes(row.standing) : row.standing === shown);
 }
 
-async function health(shown) {
-  const [all, days] = await Promise.all([get("endpoints"), get("endpoints/days", { days: DAYS })]);
+// What two cards show is asked for once; anew where it could not be had.
+function once(ask) {
+  let asked = null;
+  return () => {
+    asked ||= ask().catch((error) => {
+      asked = null;
+      throw error;
+    });
+    return asked;
+  };
+}
+
+async function health(endpoints, shown) {
+  const [all, days] = await Promise.all([endpoints(), get("endpoints/days", { days: DAYS })]);
   const byEndpoint = Map.groupBy ? Map.groupBy(days.data, (row) => row.endpoint) : grouped(days.data);
   const now = Date.parse(all.now);
   const days30 = (row) => bars(byEndpoint.get(row.endpoint) || [], now);
@@ -80,8 +93,8 @@ function bars(rows, now) {
   return el("ul", { class: "days", "aria-label": `Uptime of the last ${DAYS} days, oldest first` }, cells);
 }
 
-async function speed(shown) {
-  const all = await get("endpoints");
+async function speed(endpoints, shown) {
+  const all = await endpoints();
   const rows = all.data.filter(fits(shown)).filter((row) => row.ttft_p50_s !== null || row.tokens_per_s_p50 !== null);
   const rate = (value) => (value === null ? "—" : value.toFixed(value < 10 ? 1 : 0));
   return table({
