@@ -7,6 +7,7 @@ from typing import Final, Generic, TypeVar
 from gateway.keys.budget import Offer
 from gateway.keys.limits import Allowance, Kind, Limited, Limiter, Pass
 from gateway.keys.purse import Chain, Grant, Purse, Refusal, Usage
+from gateway.sharing.answer_shelf import AnswerShelf
 from gateway.sharing.base import (
     ANSWER_MAX_BYTES,
     ANSWER_TTL_MAX_S,
@@ -19,7 +20,8 @@ from gateway.sharing.base import (
 from gateway.sharing.tries import OwnTries
 
 ANSWERS_MAX_BYTES: Final = 64 * 1024 * 1024
-"""All answers that are kept in memory; those that were not asked for longest go first."""
+"""All answers that are kept in memory. Where they are more, whoever has most of them gives away what he did not ask for
+longest."""
 HINTS_MAX: Final = 4096
 """Endpoints and tellers whose hints are kept."""
 ANSWER_COST_BYTES: Final = 512
@@ -179,22 +181,22 @@ class MemoryAnswers:
     """Answers kept by this process."""
 
     def __init__(self, size_max_bytes: int = ANSWERS_MAX_BYTES) -> None:
-        self._shelf: Shelf[tuple[str, str], bytes] = Shelf(size_max_bytes)
+        self._shelf = AnswerShelf(size_max_bytes)
 
     async def get(self, tenant: str, digest: str, unix_s: float) -> bytes | None:
         """What was put."""
-        return self._shelf.get((tenant, digest), unix_s)
+        return self._shelf.get(tenant, digest, unix_s)
 
     def put(self, tenant: str, digest: str, data: bytes, ttl_s: float, unix_s: float) -> None:
         """Keep it for a while."""
         if len(data) <= ANSWER_MAX_BYTES and ttl_s > 0:
-            self._shelf.put(
-                (tenant, digest), data, unix_s + min(ttl_s, ANSWER_TTL_MAX_S), len(data) + ANSWER_COST_BYTES
-            )
+            until_unix_s = unix_s + min(ttl_s, ANSWER_TTL_MAX_S)
+            size = len(data) + ANSWER_COST_BYTES
+            self._shelf.put(tenant, digest, data, size=size, until_unix_s=until_unix_s, unix_s=unix_s)
 
     def drop(self, tenant: str, digest: str) -> None:
         """Forget it."""
-        self._shelf.drop((tenant, digest))
+        self._shelf.drop(tenant, digest)
 
 
 class MemoryStore:
