@@ -2,7 +2,16 @@
 
 from typing import Final
 
-RATES: Final = """
+RATES_KEPT_S: Final = 86_400
+"""How long after its last request the rates of a key are remembered, if nothing is owed."""
+RATES_KEPT_MAX_S: Final = 3650 * 86_400
+"""An answer can be longer than a minute's worth of tokens: what it owes is remembered until it is paid, for so long."""
+
+RATES: Final = (
+    f"""
+local RATES_KEPT_S, RATES_KEPT_MAX_S = {RATES_KEPT_S}, {RATES_KEPT_MAX_S}
+"""
+    """
 local function taken(q, what, per_min, now)
   local kept = call('HMGET', q, what .. 'k', what .. 't')
   if not kept[1] then return 0 end
@@ -11,6 +20,12 @@ local function taken(q, what, per_min, now)
 end
 local function take(q, what, amount, now)
   call('HSET', q, what .. 'k', string.format('%.6f', math.max(0, amount)), what .. 't', text(now))
+end
+local function keep(q, taken, per_min)
+  -- Until all that was taken is there again, and for a day at least. Never shorter than before.
+  local seconds = per_min > 0 and math.ceil(taken * 60 / per_min) or 0
+  seconds = math.max(RATES_KEPT_S, math.min(seconds, RATES_KEPT_MAX_S))
+  if call('TTL', q) < seconds then call('EXPIRE', q, seconds) end
 end
 local function running(q, now)
   local sum, all = 0, call('HGETALL', q)
@@ -28,6 +43,7 @@ local function running(q, now)
   return sum
 end
 """
+)
 ENTER: Final = """
 -- epoch, name, boot, gen, tokens, then by account: id, requests and tokens per minute, requests at once ('' for none).
 if is_fenced() then return {'fence'} end
@@ -59,7 +75,7 @@ for at = 6, #ARGV, 4 do
   call('HINCRBY', q, 'c:' .. ARGV[2] .. '|' .. ARGV[3], 1)
   if ARGV[at + 1] ~= '' then take(q, 'r', taken(q, 'r', ARGV[at + 1], now) + 1, now) end
   if ARGV[at + 2] ~= '' then take(q, 't', taken(q, 't', ARGV[at + 2], now) + tokens, now) end
-  call('EXPIRE', q, 86400)
+  keep(q, 0, 0)
 end
 return {'ok'}
 """
@@ -70,8 +86,12 @@ local now = now_ms()
 for at = 5, #ARGV, 4 do
   local q = P .. 'q:' .. ARGV[at]
   call('HINCRBY', q, 'c:' .. ARGV[2] .. '|' .. ARGV[3], ARGV[at + 1])
-  if ARGV[at + 3] ~= '' then take(q, 't', taken(q, 't', ARGV[at + 3], now) + tonumber(ARGV[at + 2]), now) end
-  call('EXPIRE', q, 86400)
+  local amount, per_min = 0, tonumber(ARGV[at + 3]) or 0
+  if ARGV[at + 3] ~= '' then
+    amount = taken(q, 't', per_min, now) + tonumber(ARGV[at + 2])
+    take(q, 't', amount, now)
+  end
+  keep(q, amount, per_min)
 end
 return {'ok'}
 """
@@ -80,7 +100,7 @@ COUNT: Final = """
 if is_fenced() then return {'fence'} end
 for at = 5, #ARGV, 2 do
   call('HSET', P .. 'q:' .. ARGV[at], 'c:' .. ARGV[2] .. '|' .. ARGV[3], ARGV[at + 1])
-  call('EXPIRE', P .. 'q:' .. ARGV[at], 86400)
+  keep(P .. 'q:' .. ARGV[at], 0, 0)
 end
 return {'ok'}
 """

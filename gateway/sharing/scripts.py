@@ -312,7 +312,7 @@ BODIES: Final[dict[str, str]] = {
     "look": LOOK,
     "enter": RATES + ENTER,
     "exit": RATES + EXIT,
-    "count": COUNT,
+    "count": RATES + COUNT,
     "peek": RATES + PEEK,
     "try": TRY,
 }
