@@ -13,6 +13,8 @@ from bench.beside_dashboard import PAIRS_DEFAULT as DASHBOARD_PAIRS
 from bench.beside_dashboard import judge_beside_dashboard, measure_beside_dashboard
 from bench.beside_local import PAIRS_DEFAULT, judge_beside_local, measure_beside_local
 from bench.codecs import REPEATS, measure_codecs
+from bench.dashboard import REPEATS as DASHBOARD_REPEATS
+from bench.dashboard import measure_dashboard
 from bench.decisions import REPEATS as DECISION_REPEATS
 from bench.decisions import measure_decisions
 from bench.figures import Judgement
@@ -63,10 +65,16 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--in-process", action="store_true", help="only what a routed request costs without sockets")
     parser.add_argument("--ledger", action="store_true", help="only what the ledger costs, and how fast it reports")
     parser.add_argument(
-        "--ledger-rows", type=int, default=LEDGER_ROWS, help="rows that it reports from (default %(default)s)"
+        "--ledger-rows",
+        type=int,
+        default=LEDGER_ROWS,
+        help="rows of ledgers that are looked into (default %(default)s)",
     )
     parser.add_argument(
         "--beside-local", action="store_true", help="only what remote requests suffer beside a busy local worker"
+    )
+    parser.add_argument(
+        "--dashboard", action="store_true", help="only how soon the dashboard shows something over a large ledger"
     )
     parser.add_argument(
         "--beside-dashboard", action="store_true", help="only what requests suffer while the dashboard is used"
@@ -160,8 +168,17 @@ def run_beside_dashboard(bench: Bench, options: argparse.Namespace, out: Path) -
     return _gate(judgements, options)
 
 
-_BESIDE = {"beside_local": run_beside_local, "beside_dashboard": run_beside_dashboard}
-"""What is measured beside something else, by its option."""
+def run_dashboard(bench: Bench, options: argparse.Namespace, out: Path) -> int:
+    """How soon the dashboard shows something."""
+    repeats, rows = (1, QUICK_ROWS) if options.quick else (DASHBOARD_REPEATS, options.ledger_rows)
+    judgements, seen = measure_dashboard(bench, rows, repeats, _say)
+    keep("dashboard", judgements, out / "results.json", seen | {"rows": rows})
+    print_bars(f"The dashboard over {rows:,} rows: medians of {repeats}", judgements)
+    return _gate(judgements, options)
+
+
+_BESIDE = {"dashboard": run_dashboard, "beside_local": run_beside_local, "beside_dashboard": run_beside_dashboard}
+"""What is measured of a gateway that runs, by its option."""
 _WITHOUT_TOOLS = {"codecs": run_codecs, "decisions": run_decisions, "in_process": run_in_process, "ledger": run_ledger}
 """What is measured without a socket, by its option."""
 

@@ -22,23 +22,27 @@ ROWS_AT_ONCE = 200_000
 MINUTES_FOR_DAYS = 7
 """Minutes of Endpoints are kept for so long; what is older is there by the hour."""
 # One request in ten has a second Attempt, after a first one that failed; one Attempt in a hundred costs nobody knows
-# what. The high bits of a step of the multiplicative generator are as good as random here, and need no function of
-# ours; no product may pass 2**63, where SQLite would go on with floats.
+# what. The high bits of a step of a multiplicative generator are as good as random here, and need no function of ours;
+# no product may pass 2**63, where SQLite would go on with floats. What is taken out of one number is divided out of it
+# first, so that every name occurs with every other.
 _ROWS = """
 WITH RECURSIVE n(i) AS (SELECT :first UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :end),
-r AS (SELECT i, i - (i % 11 = 10) AS request, i % 11 = 10 AS again, i % 11 = 9 AS fails,
+h AS (SELECT i, i - (i % 11 = 10) AS request, i % 11 = 10 AS again, i % 11 = 9 AS fails,
   ((i + :seed) * 2654435761 & 4294967295) >> 7 AS a,
-  (((i + :seed) * 40503 + 12345 & 1073741823) * 2246822519 & 4294967295) >> 7 AS b FROM n)
+  (((i + :seed) * 40503 + 12345 & 1073741823) * 2246822519 & 4294967295) >> 7 AS b,
+  (((i + :seed) * 69069 + 54321 & 1073741823) * 3266489917 & 4294967295) >> 7 AS c FROM n),
+r AS (SELECT *, a % {keys} AS key, a / {keys} % {users} AS user, b % {providers} AS provider,
+  b / {providers} % {routes} AS route, b / {providers} / {routes} % {apps} AS app, c % {models} AS model,
+  c / {models} AS d FROM h)
 INSERT INTO entry ({columns}) SELECT
-  printf('gen-01%024d/%d', request, 1 + again), :since + (i * :span) / :rows, 'key' || (a % {keys}),
-  'route' || (b % {routes}), 'vendor/model-' || (a % {models}), 'p' || (b % {providers}) || '/model-' || (a % {models}),
-  'p' || (b % {providers}), 'openai', 1, '', 100 + a % 5000, NULL, 0,
-  CASE WHEN a % 3 THEN 'app ' || (b % {apps}) ELSE '' END, '', 'user' || (a % {users}), 'session' || (b % {sessions}),
-  CASE b % 4 WHEN 0 THEN '["red","blue"]' WHEN 1 THEN '["red"]' ELSE '' END,
-  :since + (i * :span) / :rows + 900000, CASE WHEN fails THEN 'failed' WHEN a % 50 = 0 THEN 'cancelled' ELSE 'ok' END,
+  printf('gen-01%024d/%d', request, 1 + again), :since + (i * :span) / :rows, 'key' || key, 'route' || route,
+  'vendor/model-' || model, 'p' || provider || '/model-' || model, 'p' || provider, 'openai', 1, '', 100 + a % 5000,
+  NULL, 0, CASE WHEN d % 3 THEN 'app ' || app ELSE '' END, '', 'user' || user, 'session' || (b % {sessions}),
+  CASE d / 3 % 4 WHEN 0 THEN '["red","blue"]' WHEN 1 THEN '["red"]' ELSE '' END,
+  :since + (i * :span) / :rows + 900000, CASE WHEN fails THEN 'failed' WHEN d % 50 = 0 THEN 'cancelled' ELSE 'ok' END,
   CASE WHEN fails THEN 'provider_error' END, 100 + a % 5000, b % 900, a % 100, 0, 0,
   CASE WHEN b % 20 THEN 'provider' ELSE 'estimate' END,
-  CASE WHEN a % 100 = 7 THEN NULL WHEN fails THEN b % 90000 ELSE (a % 50000) * (b % 4000) END,
+  CASE WHEN d % 100 = 7 THEN NULL WHEN fails THEN b % 90000 ELSE (a % 50000) * (b % 4000) END,
   'price', CASE WHEN fails AND a % 2 THEN NULL ELSE 200 + a % 3000 END, 500 + b % 9000, NULL FROM r
 """
 _COUNTED = {"ok": "sum(outcome = 'ok')", "fail_server": "sum(outcome = 'failed')"}

@@ -188,7 +188,7 @@ def _short(value: float | None) -> str:
     return f"{value:.2g}" if abs(value) < 0.1 else f"{value:.2f}"
 
 
-ALONE = ("codecs", "decisions", "in_process", "ledger", "beside_local")
+ALONE = ("codecs", "decisions", "in_process", "ledger", "beside_local", "beside_dashboard", "dashboard")
 """What is measured by a call of its own and kept in the same file."""
 
 

@@ -59,11 +59,14 @@ def test_the_same_numbers_give_the_same_rows_and_another_seed_others(made, tmp_p
 def test_every_name_occurs_wherever_one_looks(tmp_path, far):
     fill(tmp_path / "far.db", 30_000, since_unix_s=SINCE_S, seed=far)
     wanted = {"key_id": KEYS, "model": MODELS, "provider": PROVIDERS, "endpoint": MODELS * PROVIDERS, "app": APPS + 1}
+    wanted |= {"model || outcome": 3 * MODELS, "provider || tags": 3 * PROVIDERS}
     with closing(read_all(tmp_path / "far.db")) as connection:
         for column, count in (wanted | {"tags": 3, "outcome": 3}).items():
             counts = [n for (n,) in connection.execute(f"SELECT count(*) FROM entry GROUP BY {column}")]  # noqa: S608
             assert len(counts) == count
-            assert min(counts) > 100, column
+            assert min(counts) > 30, column
+        pairs = connection.execute("SELECT count(DISTINCT key_id || model || (app = '') || tags) FROM entry")
+        assert pairs.fetchone()[0] > 0.95 * KEYS * MODELS * 2 * 3
         assert connection.execute("SELECT count(DISTINCT user) FROM entry").fetchone()[0] > USERS * 0.9
 
 
