@@ -357,6 +357,10 @@ def _write_all(out: FileIO, chunk: bytes) -> None:
         view = view[out.write(view) :]
 
 
+_NOT_OURS: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST})
+"""What the system says of a folder that is read-only, somebody else's, or no folder."""
+
+
 @contextlib.contextmanager
 def _folder_errors(models: Path) -> Generator[None]:
     try:
@@ -364,6 +368,11 @@ def _folder_errors(models: Path) -> Generator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DiskFullError(f"the disk of {models} is full; make room, the same command goes on") from error
+        if error.errno in _NOT_OURS:
+            raise PullError(
+                f"{models} cannot be written: {error.strerror}. Set MIXGATE_HOME to a folder that this user owns and "
+                "can write, here and for `mixgate serve`, or mount that one writable; what is there stays of use"
+            ) from error
         raise PullError(f"{models} cannot be used: {error}") from error
 
 

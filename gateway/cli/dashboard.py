@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gateway.cli.config_file import config_file
 from gateway.cli.output import EXIT_CONFIGURATION, load_or_exit, print_problems
 from gateway.cli.serve import base_url
 from gateway.config.locations import find_config, home_folder
@@ -14,7 +15,7 @@ from gateway.keys.home_secret import open_home_secrets
 
 
 @click.command("dashboard")
-@click.option("--config", type=click.Path(path_type=Path), help="Configuration file. [MIXGATE_CONFIG]")
+@config_file("Configuration file; FILE alone does as well. [MIXGATE_CONFIG]")
 @click.option("--token", is_flag=True, help="Print the token for signing in from this machine, and nothing else.")
 def command(config: Path | None, token: bool) -> None:  # noqa: FBT001  # click passes flags so
     """Say where the dashboard of a running gateway is.

@@ -10,6 +10,7 @@ from typing import Literal
 import click
 from msgspec import Struct
 
+from gateway.cli.config_file import config_file
 from gateway.cli.facts import answering
 from gateway.cli.output import EXIT_FAILED, print_table
 from gateway.config.catalogue import BUNDLED_FILE, DEMO_MODEL, Catalogue, LocalModel
@@ -42,7 +43,7 @@ class Finding(Struct, frozen=True):
 
 
 @click.command("doctor")
-@click.option("--config", type=click.Path(path_type=Path), help="Configuration file.")
+@config_file("Configuration file; FILE alone does as well.")
 def command(config: Path | None) -> None:
     """Look for missing extras, a build for another processor, too little memory, a busy port, unreadable keys.
 

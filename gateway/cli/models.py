@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from gateway.cli.config_file import config_file
 from gateway.cli.facts import answering, route_rows
 from gateway.cli.output import load_or_exit, print_table
 from gateway.config.catalogue import Catalogue
@@ -12,7 +13,7 @@ from gateway.config.locations import find_config
 
 
 @click.command("models")
-@click.option("--config", type=click.Path(path_type=Path), help="Configuration file.")
+@config_file("Configuration file; FILE alone does as well.")
 @click.option("--names", is_flag=True, help="Only the names that can answer now, one per line.")
 def command(config: Path | None, names: bool) -> None:  # noqa: FBT001  # click passes flags so
     """List the Models, their Endpoints, prices and aliases, and which can answer now."""

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from gateway.cli.config_file import config_file
 from gateway.cli.facts import answering, provider_rows
 from gateway.cli.output import EXIT_CONFIGURATION, print_problems
 from gateway.config.accounts import is_loopback
@@ -51,7 +52,7 @@ def _settings(function: Command) -> Command:
 
 
 @click.command("serve")
-@click.option("--config", type=click.Path(path_type=Path), help="Configuration file. [MIXGATE_CONFIG]")
+@config_file("Configuration file; FILE alone does as well. [MIXGATE_CONFIG]")
 @_settings
 def command(config: Path | None, **flags: str | None) -> None:
     """Start the gateway.

@@ -1,8 +1,10 @@
 """Downloads, against a hub on this machine: resumed, checked, bounded, cancelled, and only from where they may come."""
 
 import asyncio
+import errno
 import hashlib
 import json
+import os
 import shutil
 import signal
 import sys
@@ -368,8 +370,22 @@ async def test_a_file_that_cannot_load_is_refused_after_its_header_not_after_26_
 
 async def test_a_folder_that_cannot_be_made_is_said(hub: MockHub, tmp_path: Path):
     (tmp_path / "file").write_text("in the way", encoding="ascii")
-    with pytest.raises(PullError, match="cannot be used"):
+    with pytest.raises(PullError, match=r"cannot be written: Not a directory\. Set MIXGATE_HOME"):
         await _pull(hub, tmp_path / "file" / "models")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+async def test_a_folder_that_is_read_only_is_said_before_the_hub_is_asked(
+    number: int, hub: MockHub, models: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(PullError, match=r"cannot be written: .* Set MIXGATE_HOME to a folder") as told:
+        await _pull(hub, models)
+    assert os.strerror(number) in told.value.message
+    assert not hub.requests
 
 
 def test_a_reference_is_a_repository_and_a_quantisation():

@@ -368,3 +368,26 @@ def test_pull_can_be_stopped(run, monkeypatch: pytest.MonkeyPatch):
     result = run("pull", "a/b:Q4_K_M")
     assert result.exit_code == 1
     assert "run the same command again" in result.stderr
+
+
+def test_pull_into_a_home_that_cannot_be_written_says_what_to_do_and_shows_no_trace(run, tmp_path: Path):
+    (tmp_path / "home").touch()
+    result = run("pull", "a/b:Q4_K_M")
+    assert result.exit_code == 1
+    assert f"error: {tmp_path}/home/models cannot be written: Not a directory. Set MIXGATE_HOME" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["check", "models", "doctor", "dashboard", "serve"])
+def test_a_configuration_is_named_either_way_and_only_once(run, healthy, tmp_path: Path, name: str):
+    bad = tmp_path / "elsewhere.yaml"
+    bad.write_text("providers: {a: {dialect: opnai}}\n")
+    outputs = set()
+    for arguments in ([str(bad)], ["--config", str(bad)], [str(bad), "--config", str(bad)]):
+        result = run(name, *arguments, config=GOOD)
+        assert result.exit_code != 0
+        outputs.add(result.output + result.stderr)
+    assert len(outputs) == 1
+    assert f"{bad}:1" in outputs.pop()
+    result = run(name, str(bad), "--config", "providers.yaml")
+    assert result.exit_code == 2
+    assert "two configuration files are named" in result.stderr
