@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -219,8 +218,9 @@ def cli() -> Iterator[str]:
     group = click.Context(main, info_name="mixgate", terminal_width=HELP_WIDTH, **settings)
     yield from _help("mixgate", main, group)
     for name in COMMANDS:
-        command = import_module(f"gateway.cli.{name.replace('-', '_')}").command
-        yield from _helps(f"mixgate {name}", command, name, group)
+        command = main.get_command(group, name)
+        if command is not None:
+            yield from _helps(f"mixgate {name}", command, name, group)
     yield "## Environment\n"
     yield "Each setting of the [`gateway` section](providers-yaml.md#gateway) is read from a flag of `mixgate"
     yield "serve`, else from its variable, else from the file. Lists are separated by commas.\n"

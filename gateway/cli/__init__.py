@@ -10,6 +10,8 @@ EXIT_INTERRUPTED: Final = 130
 
 try:
     import click
+
+    from gateway.cli.examples import show_examples
 except KeyboardInterrupt:  # nobody else is there yet to say that this is no fault
     sys.exit(EXIT_INTERRUPTED)
 
@@ -51,7 +53,10 @@ class _OnDemand(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command = import_module(f"gateway.cli.{cmd_name.replace('-', '_')}").command
-        return command if isinstance(command, click.Command) else None
+        if not isinstance(command, click.Command):
+            return None
+        show_examples(cmd_name, command)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it. A disk that does not take what a command prints is no fault of ours: words, and no trace.

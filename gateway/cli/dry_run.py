@@ -24,7 +24,7 @@ from gateway.server.openai_request import decode_chat
 from providers.json_values import members
 
 KEY_VARIABLE: Final = "MIXGATE_CLIENT_KEY"
-PATH: Final = "/route/explain"
+PATH: Final = "/v1/route/explain"
 TIMEOUT_S: Final = 30.0
 ANSWER_MAX_BYTES: Final = 32 * 1024 * 1024
 
@@ -33,7 +33,7 @@ def ask_gateway(url: str, body: bytes, catalogue: Catalogue | None) -> Explanati
     """What a running gateway would decide now, health and all. Ends the command where it cannot say.
 
     Args:
-        url: Its base URL, up to `/v1`.
+        url: Its base URL, with or without the `/v1` behind it.
         body: Of a chat completion.
         catalogue: Of the gateway on this machine, whose certificate is then believed.
     """
@@ -41,11 +41,12 @@ def ask_gateway(url: str, body: bytes, catalogue: Catalogue | None) -> Explanati
     if key := os.environ.get(KEY_VARIABLE):
         headers["authorization"] = f"Bearer {key}"
     tls = None if catalogue is None else catalogue.gateway.tls
+    root = url.rstrip("/").removesuffix("/v1").removesuffix("/api")
     verify: ssl.SSLContext | bool = True if tls is None else ssl.create_default_context(cafile=str(tls.cert))
     try:
         with (
             httpx.Client(timeout=TIMEOUT_S, trust_env=False, verify=verify) as client,
-            client.stream("POST", url.rstrip("/") + PATH, content=body, headers=headers) as response,
+            client.stream("POST", root + PATH, content=body, headers=headers) as response,
         ):
             answer = _read(response)
             status = response.status_code
@@ -100,7 +101,7 @@ def _refused(url: str, status: int, answer: bytes) -> NoReturn:
     if status in (401, 403):
         fix = f"put one of its client keys into {KEY_VARIABLE}"
     elif status == 404 and error.get("code") != "model_not_found":
-        fix = "point --url at a Mixgate of this version, up to `/v1`"
+        fix = "point --url at a Mixgate of this version"
     else:
         fix = "correct the body"
     fail(f"{_shown(url)} refused (HTTP {status}): {said}", fix, EXIT_CONFIGURATION if status < 500 else 1)

@@ -44,11 +44,11 @@ Result = TypeVar("Result")
 def command() -> None:
     """Look after the ledger: mixgate.db in MIXGATE_HOME, and the Postgres of a fleet.
 
-    Everything but `migrate` can be done while a gateway runs.
+    All of it but `migrate` and `recover` may be done while a gateway runs.
     """
 
 
-@command.command("status")
+@command.command("status", short_help="Show its size, what waits, and how far a fleet's Postgres has come.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--config", type=click.Path(path_type=Path), help="As for `mixgate serve`; it says where the fleet is.")
 def status(as_json: bool, config: Path | None) -> None:  # noqa: FBT001  # click passes flags so
@@ -78,7 +78,7 @@ def status(as_json: bool, config: Path | None) -> None:  # noqa: FBT001  # click
         raise SystemExit(1)
 
 
-@command.command("backup")
+@command.command("backup", short_help="Copy it while a gateway runs, with its SHA-256.")
 @click.argument("file", type=click.Path(path_type=Path))
 def backup(file: Path) -> None:
     """Copy the ledger to FILE while a gateway runs, and write its SHA-256 to FILE.sha256.
@@ -104,7 +104,7 @@ def backup(file: Path) -> None:
     click.echo(f"{made.path}: {made.rows} rows, {made.size_bytes} bytes, version {made.version}\nsha256 {made.sha256}")
 
 
-@command.command("check")
+@command.command("check", short_help="Check that it is sound, and that its sums are right.")
 @click.option("--fleet", is_flag=True, help="The fleet's Postgres instead: whether its sums are those of its rows.")
 @click.option("--config", type=click.Path(path_type=Path), help="As for `mixgate serve`; it says where the fleet is.")
 def check(fleet: bool, config: Path | None) -> None:  # noqa: FBT001  # click passes flags so
@@ -125,7 +125,7 @@ def check(fleet: bool, config: Path | None) -> None:  # noqa: FBT001  # click pa
     click.echo(f"{len(found)} checks, nothing wrong")
 
 
-@command.command("migrate")
+@command.command("migrate", short_help="Bring it to another version of its schema.")
 @click.option("--to", type=click.IntRange(min=0), help="The version to bring it to; else the one of this release.")
 @click.option("--fleet", is_flag=True, help="The fleet's Postgres instead of the file.")
 @click.option("--config", type=click.Path(path_type=Path), help="As for `mixgate serve`; it says where the fleet is.")
@@ -147,7 +147,7 @@ def migrate(to: int | None, fleet: bool, config: Path | None) -> None:  # noqa: 
     click.echo(f"{path} is of version {version}")
 
 
-@command.command("recover")
+@command.command("recover", short_help="Take the rows of another file into it.")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def recover(file: Path | None) -> None:
     """Take the rows of another file into the ledger, as far as they can be read.
@@ -165,7 +165,7 @@ def recover(file: Path | None) -> None:
         click.echo(f"{one.name}: {added} rows taken over, {lost} cannot be read")
 
 
-@command.command("export")
+@command.command("export", short_help="Write its rows as CSV or JSON, by any filters.")
 @click.option(
     "--format", "form", type=click.Choice(["csv", "json"]), default="csv", show_default=True, help="Of the lines."
 )
@@ -179,7 +179,7 @@ def recover(file: Path | None) -> None:
 @click.option("--app", help="An application.")
 @click.option("--user", help="A user, as the application said.")
 @click.option("--session", help="A session, as the application said.")
-@click.option("--outcome", help="ok, failed, cancelled.")
+@click.option("--outcome", type=click.Choice(["ok", "failed", "cancelled"]), help="How it ended.")
 @click.option("--tag", help="One of the tags.")
 def export(form: str, since: int | None, until: int | None, **wanted: Any) -> None:
     """Write the ledger's rows to standard output, newest first, by any filters.

@@ -65,7 +65,7 @@ class _Day(click.ParamType[date]):
 @click.option(
     "--model", "models", multiple=True, metavar="THEIRS=OURS", help="What the ledger calls a model of theirs."
 )
-@click.option("--tolerance", type=Dollars(), default=0, show_default="0", help="Dollars that an amount may differ by.")
+@click.option("--tolerance", type=Dollars(), default=0, help="Dollars that an amount may differ by; 0 if left out.")
 @forms
 def command(
     file: IO[bytes] | None,

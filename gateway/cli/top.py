@@ -33,9 +33,11 @@ _COLUMNS: Final = {
 
 
 @click.command("top")
-@click.option("--by", type=click.Choice(WHO), default="key", show_default=True, help="Who is meant by who spends.")
-@click.option("--window", "window_s", type=Span(), default="5m", show_default=True, help="How far back it looks.")
-@click.option("--interval", type=Span(), default="2s", show_default=True, help="How often it looks again.")
+@click.option("--by", type=click.Choice(WHO), default="key", show_default=True, help="Whose spending is shown.")
+@click.option(
+    "--window", "window_s", type=Span(), default="5m", show_default=True, help="How far back it looks: 30s, 5m, 2h, 7d."
+)
+@click.option("--interval", type=Span(), default="2s", show_default=True, help="How often it looks again: 2s, 1m.")
 @click.option("--once", is_flag=True, help="Look once, on a terminal too.")
 @forms
 def command(by: Who, window_s: float, interval: float, *, once: bool, as_json: bool, as_csv: bool) -> None:

@@ -24,7 +24,7 @@ _STANDING: Final = {"standing": "STANDING", "cause": "CAUSE"}
     type=Span(),
     default="1d",
     show_default=True,
-    help="Over which answers, times to the first token and tokens per second are counted.",
+    help="Over which answers, times to the first token and tokens per second are counted: 30m, 2h, 7d.",
 )
 @click.option("--endpoint", "endpoints", multiple=True, help="Only this one; several may be given.")
 @forms

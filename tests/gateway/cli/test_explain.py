@@ -227,12 +227,14 @@ def test_a_running_gateway_is_asked_with_the_client_key(run, tmp_path: Path):
     answer = run("-f", "body.json", "--offline", "--json").output.encode()
     with answering(200, answer) as (port, asked):
         shown = run("-f", "body.json", "--url", f"http://127.0.0.1:{port}/v1", MIXGATE_CLIENT_KEY="sk-mine")
+        bare = run("-f", "body.json", "--url", f"http://127.0.0.1:{port}/", MIXGATE_CLIENT_KEY="sk-mine")
         (tmp_path / "providers.yaml").write_text(CONFIG % port)
         by_configuration = run("-f", "body.json")
     assert shown.exit_code == by_configuration.exit_code == 0
-    assert shown.output == by_configuration.output
+    assert shown.output == by_configuration.output == bare.output
     assert "mine/big" in shown.output
     assert asked == [
+        ("/v1/route/explain", "Bearer sk-mine", BODY.encode()),
         ("/v1/route/explain", "Bearer sk-mine", BODY.encode()),
         ("/v1/route/explain", None, BODY.encode()),
     ]
