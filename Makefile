@@ -22,17 +22,28 @@ ALONE    := -n 0 --last-failed --last-failed-no-failures none
 # Without a compiler the engine's tests are skipped; where build_aux/engine left its mark they may not be.
 BUILT  := [[ ! -e $V/.engine-$(KEY) ]] || export MIXGATE_TEST_REQUIRE_ENGINE=1
 
+# What every request passes through, compiled (build_aux/compile.py): $(call compiled) is the folder, empty without a compiler.
+# COMPILED=no leaves it out and runs the sources.
+COMPILED ?= yes
+compiled = $$([[ $(COMPILED) == no ]] || $V/bin/python build_aux/compile.py)
+
 .PHONY: run test test-full check docs format bench packages lock engine clean
 
-run: $V/.run engine
-	@exec $V/bin/mixgate serve
+run: $V/.run $V/.compile engine
+	@PYTHONPATH=$(compiled)
+	export PYTHONPATH
+	exec $V/bin/mixgate serve
 
 test: $V/.test engine packages
 	@$(BUILT)
+	MIXGATE_TEST_COMPILED=$(compiled)
+	export MIXGATE_TEST_COMPILED
 	$(PYTEST) -m 'not full' $(TOGETHER) $(ARGS) || { (($$? == 1)) && echo 'what failed, alone:' && $(PYTEST) -m 'not full' $(ALONE) $(ARGS); }
 
 test-full: $V/.test engine packages
 	@$(BUILT)
+	MIXGATE_TEST_COMPILED=$(compiled)
+	export MIXGATE_TEST_COMPILED
 	MIXGATE_TEST_FULL=1 $(PYTEST) $(ARGS)
 
 check: $V/.test engine
@@ -49,7 +60,9 @@ format: $V/.test
 	@$V/bin/ruff format -q . && $V/bin/ruff check -q --fix .
 
 bench: $V/.test engine
-	@$V/bin/python -m bench $(ARGS)
+	@BENCH_COMPILED=$(compiled)
+	export BENCH_COMPILED
+	$V/bin/python -m bench $(ARGS)
 
 packages:
 	@.ci/packages
@@ -69,7 +82,12 @@ $V/.run: $V/.boot $R/runtime.txt $R/local.txt pyproject.toml
 	$(call install,$V,--no-index --no-deps --no-build-isolation -e .)
 	touch $@
 
-$V/.test: $V/.run $R/test.txt
+# What build_aux/compile.py takes; the tests' environment has it anyway.
+$V/.compile: $V/.run $R/compile.txt
+	@$(call install,$V,$(WHEELS) -r $R/compile.txt)
+	touch $@
+
+$V/.test: $V/.run $V/.compile $R/test.txt
 	@$(call install,$V,$(WHEELS) --no-binary forbiddenfruit --no-build-isolation -r $R/test.txt)
 	touch $@
 
@@ -85,6 +103,7 @@ lock: $V/.boot
 	$$C runtime.in litellm.in -o litellm.txt # apart: it wants an older openai than the tests do
 	$$C bootstrap.in -o bootstrap.txt
 	$$C build.in -o build.txt
+	$$C compile.in -c test.txt -o compile.txt
 	! grep -nE '://|^-' *.txt
 
 clean:

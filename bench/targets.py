@@ -14,6 +14,8 @@ from bench.modes import MODEL
 ROOT = Path(__file__).parent.parent
 CLIENT_KEY = "sk-bench-client-key-0123456789abcdef"
 UPSTREAM_KEY = "bench-provider-key-0123456789abcdef"
+COMPILED = "BENCH_COMPILED"
+"""Names the folder that build_aux/compile.py made; `make bench` sets it. Without it, all run from the sources."""
 NGINX_PATHS = "/usr/sbin:/usr/local/sbin:/sbin"
 """Where Debian keeps nginx is not on every user's path."""
 
@@ -140,23 +142,33 @@ def mixgate_config(upstream_port: int) -> str:
     return json.dumps(document, indent=1)
 
 
-def _mixgate(place: Place) -> Target:
-    program = Path(sys.executable).parent / "mixgate"
-    if not program.exists():
-        raise UnavailableError("mixgate is not installed beside this Python: `make run` once, or use `make bench`")
-    config = place.folder / "providers.yaml"
-    config.write_text(mixgate_config(place.upstream_port))
-    return Target(
-        "mixgate",
-        _installed_version(Path(sys.executable), "mixgate"),
-        (str(program), "serve", "--config", str(config), "--port", str(place.port)),
-        {
-            "BENCH_CLIENT_KEY": CLIENT_KEY,
-            "BENCH_PROVIDER_KEY": UPSTREAM_KEY,
-            "MIXGATE_HOME": str(place.folder / "home"),
-        },
-        (f"Authorization: Bearer {CLIENT_KEY}",),
-    )
+def _mixgate(name: str, *, compiled: bool = True, without: str = "") -> Callable[[Place], Target]:
+    """The gateway as `make run` starts it, from its sources alone, or without parts of it (`bench.part_serve`)."""
+
+    def build(place: Place) -> Target:
+        program = Path(sys.executable).parent / "mixgate"
+        if not program.exists():
+            raise UnavailableError("mixgate is not installed beside this Python: `make run` once, or use `make bench`")
+        folder = os.environ.get(COMPILED, "") if compiled else ""
+        config = place.folder / "providers.yaml"
+        config.write_text(mixgate_config(place.upstream_port))
+        # -P: what is in the working directory must not come before what was compiled.
+        command = (sys.executable, "-P", "-m", "bench.part_serve") if without else (str(program),)
+        return Target(
+            name,
+            _installed_version(Path(sys.executable), "mixgate") + (" compiled" if folder else " from sources"),
+            (*command, "serve", "--config", str(config), "--port", str(place.port)),
+            {
+                "BENCH_CLIENT_KEY": CLIENT_KEY,
+                "BENCH_PROVIDER_KEY": UPSTREAM_KEY,
+                "BENCH_WITHOUT": without,
+                "MIXGATE_HOME": str(place.folder / "home"),
+                "PYTHONPATH": os.pathsep.join(filter(None, (folder, str(ROOT) if without else ""))),
+            },
+            (f"Authorization: Bearer {CLIENT_KEY}",),
+        )
+
+    return build
 
 
 def _litellm(name: str, environment: str) -> Callable[[Place], Target]:
@@ -211,7 +223,10 @@ BUILDERS: dict[str, Callable[[Place], Target]] = {
     "nginx": _nginx,
     "raw-anchor": _anchor("raw"),
     "aiohttp-anchor": _anchor("aiohttp"),
-    "mixgate": _mixgate,
+    "mixgate": _mixgate("mixgate"),
+    "mixgate-sources": _mixgate("mixgate-sources", compiled=False),
+    "mixgate-routing": _mixgate("mixgate-routing", without="ledger"),
+    "mixgate-bare": _mixgate("mixgate-bare", without="ledger,records"),
     "vllm-router": _vllm_router,
     "litellm-1.106": _litellm("litellm-1.106", ".venv-bench"),
     "litellm-1.80": _litellm("litellm-1.80", ".venv-bench-litellm-1.80"),

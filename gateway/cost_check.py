@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from providers.base import Endpoint, Price
+from providers.base import Endpoint, Price, PriceOverride
 from providers.messages import Usage
-from providers.pricing import PriceOverride, cost_in_nusd
+from providers.pricing import cost_in_nusd
 
 TOLERANCE_PERCENT: Final = 1
 ROUNDING_IN_NUSD: Final = 1

@@ -66,7 +66,7 @@ def self_test(file: Path = DEMO_FILE, *, timeout_s: float = SELF_TEST_TIMEOUT_S)
 
     Blocks for 0.3 s (idle machine) to `timeout_s`.
     """
-    command = [sys.executable, "-m", "local_backend.self_test", str(file)]
+    command = [sys.executable, "-P", "-m", "local_backend.self_test", str(file)]
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter, our own module
             command, capture_output=True, timeout=timeout_s, check=False, text=True, errors="replace",

@@ -225,7 +225,7 @@ class Supervisor:
         try:
             ours.setblocking(False)  # noqa: FBT003  # the socket API
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "local_backend.worker", str(theirs.fileno()), str(os.getpid())),
+                *(sys.executable, "-P", "-m", "local_backend.worker", str(theirs.fileno()), str(os.getpid())),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,

@@ -5,6 +5,7 @@ other; the engine carries a WireRequest from one and the response's bytes to the
 """
 
 from collections.abc import Mapping
+from datetime import date
 from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol
 
@@ -43,6 +44,22 @@ class Price(Struct, frozen=True, gc=False):
     cache_write_in_pusd: int | None = None
     request_in_pusd: int | None = None
     image_in_pusd: int | None = None
+
+
+class PriceOverride(Struct, frozen=True, kw_only=True):
+    """Prices that hold instead of an Endpoint's own while every condition does. None: no such condition."""
+
+    price: Price
+    """Figures that are None here stay as they are without this override."""
+    min_prompt_tokens: int | None = None
+    """Holds for prompts of this many tokens and more; then for all of their tokens, not only those beyond."""
+    utc_start: str | None = None
+    """HH:MM. Where the start is not before the end, the time in between lies over midnight."""
+    utc_end: str | None = None
+    """HH:MM, the first minute in which it no longer holds."""
+    from_day: date | None = None
+    until_day: date | None = None
+    """The last day on which it holds."""
 
 
 class DataPolicy(Struct, frozen=True, gc=False):

@@ -5,33 +5,15 @@ depend on the order in which they are made. What nobody knows makes the cost unk
 """
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import datetime
 from typing import Final
 
-from msgspec import Struct
-
-from providers.base import Price
+from providers.base import Price, PriceOverride
 from providers.messages import Usage
 
 PICO_PER_NANO: Final = 1000
 BILLED_TOKENS_MAX: Final = 1_000_000_000
 """More than any answer can hold: such a count is a provider's mistake, and no bill follows from it."""
-
-
-class PriceOverride(Struct, frozen=True, kw_only=True):
-    """Prices that hold instead of an Endpoint's own while every condition does. None: no such condition."""
-
-    price: Price
-    """Figures that are None here stay as they are without this override."""
-    min_prompt_tokens: int | None = None
-    """Holds for prompts of this many tokens and more; then for all of their tokens, not only those beyond."""
-    utc_start: str | None = None
-    """HH:MM. Where the start is not before the end, the time in between lies over midnight."""
-    utc_end: str | None = None
-    """HH:MM, the first minute in which it no longer holds."""
-    from_day: date | None = None
-    until_day: date | None = None
-    """The last day on which it holds."""
 
 
 def price_in_force(

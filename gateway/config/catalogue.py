@@ -13,8 +13,7 @@ from gateway.config.schema import DEFAULT_POLICY, ORDERED, LocalPlace, Policy
 from gateway.config.secrets import Secret
 from gateway.config.stores import PostgresSettings, RedisSettings
 from gateway.errors import ConfigProblem
-from providers.base import UNKNOWN_DATA_POLICY, DataPolicy, Endpoint
-from providers.pricing import PriceOverride
+from providers.base import UNKNOWN_DATA_POLICY, DataPolicy, Endpoint, PriceOverride
 
 DEMO_MODEL = "demo"
 BUNDLED_FILE = "bundled"

@@ -25,8 +25,7 @@ from gateway.config.schema import (
     ProviderSection,
 )
 from gateway.errors import ConfigProblem
-from providers.base import Capabilities, Endpoint, Price
-from providers.pricing import PriceOverride
+from providers.base import Capabilities, Endpoint, Price, PriceOverride
 from providers.quirks import Quirks
 
 SLOTS_DEFAULT = 4

@@ -3,8 +3,7 @@
 from typing import Final
 
 from gateway.dashboard.money import usd_of_pico, usd_per_mtok
-from providers.base import Price
-from providers.pricing import PriceOverride
+from providers.base import Price, PriceOverride
 
 PER_TOKEN: Final = ("input", "output", "cache_read", "cache_write")
 PER_UNIT: Final = ("request", "image")

@@ -12,11 +12,11 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from gateway.ledger.entry import NO_PRICE, CostSource, Intent, Outcome, Settlement, UsageSource
+from gateway.ledger.entry import NO_PRICE, CostSource, Intent, Outcome, Priced, Settlement, UsageSource
 from gateway.state.entries import PriceSnapshot
-from providers.base import Price
+from providers.base import Price, PriceOverride
 from providers.messages import Usage
-from providers.pricing import BILLED_TOKENS_MAX, PriceOverride, cost_in_nusd
+from providers.pricing import BILLED_TOKENS_MAX, cost_in_nusd
 
 COST_MAX_IN_NUSD: Final = 10**15
 """A million dollars: a provider that says that one answer cost more is mistaken."""
@@ -30,11 +30,6 @@ class Tariff(Struct, frozen=True):
     """The prices of an Endpoint, and their snapshot."""
 
     snapshot: PriceSnapshot
-    price: Price | None
-    overrides: tuple[PriceOverride, ...]
-
-
-class _Priced(Struct, frozen=True):
     price: Price | None
     overrides: tuple[PriceOverride, ...]
 
@@ -62,7 +57,7 @@ def tariff_of(endpoint: str, price: Price | None, overrides: Sequence[PriceOverr
     """The Tariff of a row of the configuration: to be made once, not per request."""
     if price is None:
         return Tariff(PriceSnapshot(NO_PRICE, endpoint, ""), None, ())
-    data = msgspec.json.encode(_Priced(price, tuple(overrides)))
+    data = msgspec.json.encode(Priced(price, tuple(overrides)))
     price_id = hashlib.sha256(endpoint.encode() + b"\0" + data).hexdigest()[:16]
     return Tariff(PriceSnapshot(price_id, endpoint, data.decode()), price, tuple(overrides))
 
@@ -75,7 +70,7 @@ def read_tariff(snapshot: PriceSnapshot) -> Tariff:
     """
     if not snapshot.data:
         return Tariff(snapshot, None, ())
-    priced = msgspec.json.decode(snapshot.data, type=_Priced)
+    priced = msgspec.json.decode(snapshot.data, type=Priced)
     return Tariff(snapshot, priced.price, priced.overrides)
 
 

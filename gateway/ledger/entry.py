@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import astuple, replace
 
 from gateway.state.entries import Entry, PriceSnapshot
+from providers.base import Price, PriceOverride
 
 __all__ = ["NO_PRICE", "TEXT_MAX", "CostSource", "Entry", "Intent", "Outcome", "PriceSnapshot", "Settlement"]
 
@@ -28,6 +29,13 @@ NO_PRICE: Final = ""
 _INTEGER_MAX: Final = 2**63 - 1
 _AnyStruct = TypeVar("_AnyStruct", bound=Struct)
 _encode_json: Final = msgspec.json.Encoder().encode
+
+
+class Priced(Struct, frozen=True):
+    """What a price snapshot holds."""
+
+    price: Price | None
+    overrides: tuple[PriceOverride, ...]
 
 
 class Intent(Struct, frozen=True, gc=False, array_like=True):

@@ -1,48 +1,14 @@
 """What a request will cost at an Endpoint, before anybody was asked: integers, in pico-USD."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from msgspec import Struct
-
+from gateway.routing.tariff import Tariff
 from providers.base import Price
-from providers.pricing import PriceOverride, price_in_force
+from providers.pricing import price_in_force
 
 _ANY_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """For overrides that do not look at the time."""
-
-
-class Tariff(Struct, frozen=True, gc=False):
-    """An Endpoint's prices, ready to be multiplied."""
-
-    price: Price | None
-    overrides: tuple[PriceOverride, ...]
-    timeless: tuple[PriceOverride, ...]
-    """Overrides without a time of day and without days."""
-    plain: bool
-    """Both figures per token are known, and nothing overrides them: the four below are all there is to it."""
-    input_in_pusd: int = 0
-    output_in_pusd: int = 0
-    request_in_pusd: int = 0
-    image_in_pusd: int = 0
-
-
-def tariff_of(price: Price | None, overrides: Sequence[PriceOverride]) -> Tariff:
-    """The Tariff of a row of the configuration."""
-    timeless = tuple(one for one in overrides if (one.utc_start, one.from_day, one.until_day) == (None, None, None))
-    if price is None or price.input_in_pusd is None or price.output_in_pusd is None or overrides:
-        return Tariff(price, tuple(overrides), timeless, plain=False)
-    return Tariff(
-        price,
-        (),
-        (),
-        plain=True,
-        input_in_pusd=price.input_in_pusd,
-        output_in_pusd=price.output_in_pusd,
-        request_in_pusd=price.request_in_pusd or 0,
-        image_in_pusd=price.image_in_pusd or 0,
-    )
 
 
 def price_now(tariff: Tariff, prompt_tokens: int, now_utc: datetime | None) -> Price | None:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from gateway.config.catalogue import Catalogue, Route, ScoreWeights
 from gateway.config.schema import ORDERED
 from gateway.routing.candidate import Exclusion
-from gateway.routing.costs import Tariff, tariff_of
+from gateway.routing.tariff import Tariff, tariff_of
 from providers.base import Capabilities, Endpoint
 
 BALANCED: Final = "balanced"

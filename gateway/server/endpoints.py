@@ -13,8 +13,7 @@ from gateway.health import Health
 from gateway.observation import Quantiles, Standing
 from gateway.routing.table import prepare
 from gateway.server.models import CREATED_UNIX_S, usd_per_token
-from providers.base import Endpoint, Price
-from providers.pricing import PriceOverride
+from providers.base import Endpoint, Price, PriceOverride
 
 UNKNOWN_CONTEXT: Final = 0
 UNKNOWN_PRICE: Final = "-1"

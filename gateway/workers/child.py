@@ -124,7 +124,7 @@ class Child:
             ours.setblocking(False)  # noqa: FBT003  # the socket API
             # In a session of its own: Ctrl-C is for the parent, which drains first.
             self._process = process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", PROGRAM, self.title, str(theirs.fileno()), str(os.getpid())),
+                *(sys.executable, "-P", "-m", PROGRAM, self.title, str(theirs.fileno()), str(os.getpid())),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), *descriptors),
                 start_new_session=True,

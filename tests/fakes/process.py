@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 
 START_S = 20.0
+COMPILED = "MIXGATE_TEST_COMPILED"
+"""Names the folder of compiled modules that a process runs, as `make run` would; without it, the sources."""
 MIXGATE = Path(sys.executable).with_name("mixgate")
 
 
@@ -66,7 +68,12 @@ async def started(config: Path, *flags: str, env: Mapping[str, str] | None = Non
         *(str(MIXGATE), "serve", "--config", str(config), *flags),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={"PATH": os.environ["PATH"], "MIXGATE_HOME": str(config.parent / "home"), **(env or {})},
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.environ.get(COMPILED, ""),
+            "MIXGATE_HOME": str(config.parent / "home"),
+            **(env or {}),
+        },
     )
     running = Served(process)
     try:

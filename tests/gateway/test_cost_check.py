@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.cost_check import CostCheck, differs, usd_text
-from providers.base import Endpoint, Price
+from providers.base import Endpoint, Price, PriceOverride
 from providers.messages import Usage
-from providers.pricing import PriceOverride
 from tests.fakes.gateway import running_gateway
 from tests.fakes.provider import fake_provider
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.base import Price
+from providers.base import Price, PriceOverride
 from providers.messages import Usage
-from providers.pricing import PriceOverride, cost_in_nusd, price_in_force
+from providers.pricing import cost_in_nusd, price_in_force
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 PRICE = Price(input_in_pusd=2_000_000, output_in_pusd=6_000_000, cache_read_in_pusd=200_000)

@@ -16,9 +16,9 @@ from gateway.config.load import load
 from gateway.config.locations import PACKAGED_CONFIG
 from gateway.imports.litellm_prices import from_price_list
 from gateway.imports.yaml_text import yaml_text
-from providers.base import Price
+from providers.base import Price, PriceOverride
 from providers.messages import Usage
-from providers.pricing import PriceOverride, cost_in_nusd
+from providers.pricing import cost_in_nusd
 from tests.gateway.imports.price_list import JUDGED, PRICE_LIST
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

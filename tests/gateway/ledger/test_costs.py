@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from gateway.ledger.costs import COST_MAX_IN_NUSD, Ending, read_tariff, recovered, settlement_of, tariff_of
 from gateway.ledger.entry import TAGS_MAX, TEXT_MAX, Entry, Intent, Settlement, clipped, entry_of, kept_tags
 from gateway.state.entries import ENTRY_COLUMNS
-from providers.base import Price
+from providers.base import Price, PriceOverride
 from providers.messages import Usage
-from providers.pricing import PriceOverride
 
 PRICE = Price(200_000, 600_000)
 TARIFF = tariff_of("p/m", PRICE, ())

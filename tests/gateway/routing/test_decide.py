@@ -5,8 +5,7 @@ import pytest
 from gateway.observation import Observation, Quantiles
 from gateway.routing.ask import Ask, Cutoffs, Preferences
 from gateway.routing.table import prepare
-from providers.base import Capabilities, Price
-from providers.pricing import PriceOverride
+from providers.base import Capabilities, Price, PriceOverride
 from tests.fakes.catalogues import USD, catalogue, codes, decided, endpoint, names, priced, route, table
 
 NOW_S = 100.0

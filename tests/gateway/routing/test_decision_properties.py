@@ -16,8 +16,7 @@ from gateway.routing.ask import Ask, Cutoffs, Preferences, PriceLimit, Sort
 from gateway.routing.decide import decide
 from gateway.routing.eligible import demand_of, judge
 from gateway.routing.table import prepare
-from providers.base import Capabilities, DataPolicy, Endpoint, Price
-from providers.pricing import PriceOverride
+from providers.base import Capabilities, DataPolicy, Endpoint, Price, PriceOverride
 from providers.quirks import Quirks
 from tests.fakes.catalogues import USD, catalogue, route
 

@@ -3,8 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.routing.ask import Ask, Preferences, PriceLimit
-from providers.base import Capabilities, DataPolicy, Price
-from providers.pricing import PriceOverride
+from providers.base import Capabilities, DataPolicy, Price, PriceOverride
 from providers.quirks import Quirks
 from tests.fakes.catalogues import USD, codes, decided, endpoint, names, priced, route, table
 

@@ -8,8 +8,7 @@ from openrouter.components import ListEndpointsResponse
 from gateway.config.catalogue import Route
 from gateway.health import Health, Result
 from gateway.server.endpoints import STATUSES, list_endpoints
-from providers.base import Capabilities, Price
-from providers.pricing import PriceOverride
+from providers.base import Capabilities, Price, PriceOverride
 from tests.fakes.catalogues import catalogue, endpoint, priced
 from tests.fakes.gateway import chat, running_gateway
 from tests.fakes.provider import fails, fake_provider, stream_chunks, streams

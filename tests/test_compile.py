@@ -1,0 +1,122 @@
+"""build_aux/compile.py: what it makes of a Struct, and that the modules it is told to compile are such as it can."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+_spec = importlib.util.spec_from_file_location("compile_modules", ROOT / "build_aux" / "compile.py")
+assert _spec is not None
+assert _spec.loader is not None
+compiling = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(compiling)
+
+SOURCE = '''"""Two."""
+
+from msgspec import Struct, field
+
+
+class Place(Struct, frozen=True, gc=False, kw_only=True):
+    """Where it is."""
+
+    name: str
+    """Its name."""
+    near: list[str] = []
+    more: dict[str, int] = field(
+        default_factory=dict,
+    )
+    deep: int | None = None
+    """How deep."""
+
+    def label(self) -> str:
+        return f"{self.name} {self.deep}"
+
+
+class Kept(Struct, frozen=True, gc=False):
+    one: int
+'''
+
+
+def lowered(source: str = SOURCE, kept: frozenset[str] = frozenset({"m.Kept"})) -> tuple[str, set[str]]:
+    return compiling.lower(source, kept, "m")
+
+
+def modules() -> list[Path]:
+    return sorted({path for glob in compiling.settings()["modules"] for path in ROOT.glob(glob)})
+
+
+def test_a_struct_becomes_a_class_that_behaves_as_it_did() -> None:
+    text, _ = lowered(SOURCE, frozenset())
+    names: dict[str, type] = {}
+    exec(compile(text, "m", "exec"), names)  # noqa: S102 (what is to be judged)
+    place, kept = names["Place"], names["Kept"]
+    one = place(name="a", deep=3)
+    assert (one.name, one.near, one.more, one.deep, one.label()) == ("a", [], {}, 3, "a 3")
+    assert one == place(name="a", deep=3) != place(name="a")
+    assert one.near is not place(name="b").near
+    assert hash(kept(1)) == hash(kept(1))
+    assert kept(one=1) == kept(1) != one
+    with pytest.raises(TypeError):
+        place("a")  # its members have names
+
+
+def test_a_kept_struct_takes_its_keywords_from_a_base() -> None:
+    text, bases = lowered()
+    assert bases == {"Struct_frozen_True_gc_False"}
+    assert "class Kept(Struct_frozen_True_gc_False, frozen=True, gc=False):" in text
+    assert "from gateway.struct_bases import Struct_frozen_True_gc_False" in text
+
+
+def test_what_follows_a_struct_is_not_touched() -> None:
+    source = SOURCE + "\n\ndef after() -> int:\n    return 1\n"
+    assert lowered(source)[0].endswith("\n\ndef after() -> int:\n    return 1\n")
+
+
+def test_each_pattern_names_a_module() -> None:
+    for pattern in compiling.settings()["modules"]:
+        assert list(ROOT.glob(pattern)), pattern
+
+
+def test_each_struct_that_is_kept_is_there() -> None:
+    for name in compiling.settings()["structs"]:
+        module, _, struct = name.rpartition(".")
+        path = ROOT / (module.replace(".", "/") + ".py")
+        assert path in modules(), name
+        assert any(isinstance(node, ast.ClassDef) and node.name == struct for node in ast.parse(path.read_text()).body)
+
+
+def test_nothing_interpreted_inherits_from_what_is_compiled() -> None:
+    chosen = set(modules())
+    compiled = {
+        node.name for path in chosen for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)
+    }
+    for path in (path for name in compiling.PACKAGES for path in (ROOT / name).rglob("*.py")):
+        if path in chosen:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                bases = {ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases}
+                assert not bases & compiled, f"{path.relative_to(ROOT)}: {node.name}"
+
+
+def test_no_struct_of_a_compiled_module_crosses_a_wire() -> None:
+    """The compiler drops the annotations by which msgspec decodes, so a Struct that is decoded lives elsewhere."""
+    wire = {"array_like", "tag", "omit_defaults", "forbid_unknown_fields", "rename"}
+    for path in modules():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("Struct") for base in node.bases):
+                assert not wire & {word.arg for word in node.keywords}, f"{path.relative_to(ROOT)}: {node.name}"
+
+
+def test_without_a_compiler_it_says_so_and_the_sources_run(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "build_aux" / "compile.py")]
+    environment = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert "no C compiler" in done.stderr
+    environment["MIXGATE_REQUIRE_COMPILED"] = "1"
+    assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 1
