@@ -4,10 +4,15 @@ import asyncio
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -23,6 +28,7 @@ from gateway.health import Health
 from gateway.sharing.tries import OwnTries
 from gateway.state.connection import FILE_NAME
 from gateway.state.request_rows import COST_BOUNDS_IN_NUSD
+from tests.dashboard_browser.kit import CHROMIUM, NOWHERE_ELSE, Visits, settle, wait_for_url
 from tests.fakes.listener import FULL
 
 ROWS = 10_000_000 if FULL else 1_000_000
@@ -383,3 +389,75 @@ FILTERS = {
     "outcome": "failed",
     "tag": "blue",
 }
+
+
+CONFIG = """
+providers:
+  p2: {dialect: openai, base_url: "http://127.0.0.1:9", models: {model-3: {serves: m, price: {input: 1, output: 2}}}}
+"""
+FIRST_SHOWN_MS = 1000 * SLOW_MACHINE
+PAINTED = "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
+
+
+@contextmanager
+def serving(home, folder):
+    """A gateway on this ledger, for whoever is on this machine."""
+    (folder / "providers.yaml").write_text(CONFIG)
+    output = folder / "output"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("mixgate"), "serve", "--config", folder / "providers.yaml", "--port", "0"],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={"PATH": os.environ["PATH"], "MIXGATE_HOME": str(home)},
+        )
+    try:
+        yield wait_for_url(process, output)
+    finally:
+        process.kill()  # what it holds is thrown away
+        process.wait(60)
+
+
+@pytest.fixture
+def visits(home, tmp_path):
+    """Pages in a browser. The last of these tests, as a gateway takes the file for its own."""
+    if not CHROMIUM.exists():
+        pytest.skip("there is no /usr/bin/chromium here (Debian's package chromium), so no page is tried in a browser")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with serving(home, tmp_path) as url, playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", NOWHERE_ELSE])
+        made = Visits(browser, url)
+        yield made
+        made.close()
+        browser.close()
+        assert made.complaints == []
+
+
+def test_pages_show_all_the_rows_soon_and_turn_over(visits, home):
+    month = "since=2025-10-14&until=2025-11-13"
+    page = visits.open(f"?{month}&by=key")
+    settle(page)
+    assert page.evaluate(PAINTED) < FIRST_SHOWN_MS
+    spend = page.locator("section[aria-label='Spend over time']")
+    assert spend.locator("svg [data-point]").count() == 30 * 9, "thirty days of eight keys and the others"
+    spend.get_by_text("As a table").click()
+    whole = by_sql(home, "1", within(NOW_S // DAY_S * DAY_S - 30 * DAY_S, NOW_S // DAY_S * DAY_S))[1]
+    requests = spend.locator("tbody tr td:nth-child(4)").all_inner_texts()
+    assert sum(int(text.replace(",", "")) for text in requests) == whole[0]
+
+    page = visits.open("requests?model=vendor/model-3&key=key5&outcome=failed")
+    settle(page)
+    assert page.evaluate(PAINTED) < FIRST_SHOWN_MS
+    with read_all(home / FILE_NAME) as connection:
+        found = connection.execute(
+            "SELECT substr(attempt_id, 1, 30) FROM entry WHERE model = 'vendor/model-3' AND key_id = 'key5' "
+            "AND outcome = 'failed' ORDER BY entry DESC LIMIT 100"
+        ).fetchall()
+    shown = []
+    for _ in range(2):
+        rows = page.locator("tbody tr")
+        shown += [(row.get_attribute("title"),) for row in rows.locator("th").all()]
+        page.get_by_role("link", name="Older").click()
+        page.locator(f"tbody th[title='{shown[-1][0]}']").wait_for(state="detached")
+        settle(page)
+    assert shown == found
