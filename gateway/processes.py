@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,13 +38,16 @@ from gateway.workers.control import (
     say_alive,
 )
 from gateway.workers.owner import Owner
-from gateway.workers.parent import Parent, listen, only_one
+from gateway.workers.parent import Parent, hearing, listen, only_one
 from gateway.workers.post import Post
 from local_backend.backend import LocalBackend, LocalModelStatus
 from providers.http_transport import HttpTransport
 
 ORPHANED: Final = signal.SIGINT
 """As which signal the end of the parent counts: there is no load balancer left to wait for."""
+
+EXIT_INTERRUPTED: Final = 130
+"""Of what Ctrl-C ended before it had begun, as a shell has it: 128 and the signal's number."""
 
 Announce = Callable[[Catalogue, str, int], None]
 _log = logging.getLogger("mixgate")
@@ -78,21 +81,43 @@ def _load(path: Path, env: Mapping[str, str], overrides: Mapping[str, Any]) -> C
 
 
 async def _serve(catalogue: Catalogue, env: Mapping[str, str], overrides: Mapping[str, Any], announce: Announce) -> int:
+    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     gateway = Gateway(catalogue, home_folder(env))
     watching: asyncio.Task[None] | None = None
-    try:
-        await gateway.start()
-        watching = asyncio.create_task(_watcher(gateway, catalogue, env, overrides).run())
-        return await run_server(
-            gateway.application,
-            _server_settings(catalogue),
-            gateway.lifecycle,
-            lambda host, port: announce(catalogue, host, port),
-        )
-    finally:
-        if watching is not None:
-            watching.cancel()
-        await gateway.aclose()
+    with hearing(asyncio.get_running_loop(), signals):
+        try:
+            told = await _unless_told(gateway.start(), signals)
+            if told is not None:
+                return EXIT_INTERRUPTED if told is signal.SIGINT else 0
+            watching = asyncio.create_task(_watcher(gateway, catalogue, env, overrides).run())
+            return await run_server(
+                gateway.application,
+                _server_settings(catalogue),
+                gateway.lifecycle,
+                lambda host, port: announce(catalogue, host, port),
+                signals,
+            )
+        finally:
+            if watching is not None:
+                watching.cancel()
+            await gateway.aclose()
+
+
+async def _unless_told(
+    starting: Coroutine[Any, Any, None], signals: "asyncio.Queue[signal.Signals]"
+) -> signal.Signals | None:
+    """Let it come to its end; where a signal comes first, it is given up, and the signal given."""
+    task, heard = asyncio.ensure_future(starting), asyncio.ensure_future(signals.get())
+    both: set[asyncio.Future[Any]] = {task, heard}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        if not heard.cancel():
+            signals.put_nowait(heard.result())
+        task.result()
+        return None
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return heard.result()
 
 
 def _watcher(gateway: Gateway, catalogue: Catalogue, env: Mapping[str, str], overrides: Mapping[str, Any]) -> Watcher:

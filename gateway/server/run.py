@@ -310,7 +310,11 @@ def raise_open_file_limit() -> None:
 
 
 async def serve(
-    app: App, settings: ServerSettings, lifecycle: Lifecycle, on_started: Callable[[str, int], None]
+    app: App,
+    settings: ServerSettings,
+    lifecycle: Lifecycle,
+    on_started: Callable[[str, int], None],
+    signals: asyncio.Queue[signal.Signals] | None = None,
 ) -> int:
     """Serve `app` until SIGTERM or SIGINT and drain.
 
@@ -319,6 +323,7 @@ async def serve(
         settings: Where to listen, the limits, and how to stop.
         lifecycle: Shared with the application, which answers `/readyz` by it.
         on_started: Called once with the address and port that were bound, when connections are accepted.
+        signals: Where whoever hears them already puts them; None: nobody does.
 
     Returns:
         The exit code of the process: 0.
@@ -327,7 +332,7 @@ async def serve(
         ConfigError: Cannot listen there.
     """
     raise_open_file_limit()
-    await EdgeServer(app, settings, lifecycle).run_until_signal(on_started)
+    await EdgeServer(app, settings, lifecycle, signals).run_until_signal(on_started)
     return 0
 
 

@@ -74,7 +74,7 @@ class Parent:
         """
         loop = asyncio.get_running_loop()
         running: dict[asyncio.Task[None], Child] = {}
-        with _hearing(loop, self._signals):
+        with hearing(loop, self._signals):
             running.update({asyncio.create_task(one.run()): one for one in (self.owner, *self.workers)})
             try:
                 if await self._until(lambda: all(one.ready for one in self.workers), running):
@@ -213,7 +213,8 @@ class Parent:
 
 
 @contextmanager
-def _hearing(loop: asyncio.AbstractEventLoop, signals: "asyncio.Queue[signal.Signals]") -> Generator[None]:
+def hearing(loop: asyncio.AbstractEventLoop, signals: "asyncio.Queue[signal.Signals]") -> Generator[None]:
+    """Have the signals that end a service put there meanwhile."""
     heard = (signal.SIGTERM, signal.SIGINT)
     for number in heard:
         loop.add_signal_handler(number, signals.put_nowait, number)
