@@ -98,7 +98,7 @@ class Aside:
             if self._process is None:
                 try:
                     self._process = await asyncio.create_subprocess_exec(
-                        *(sys.executable, "-P", "-m", "gateway.dashboard.clerk", str(self._path)),
+                        *(sys.executable, "-P", "-m", "gateway.dashboard.clerk_process", str(self._path)),
                         stdin=asyncio.subprocess.PIPE,
                         stdout=asyncio.subprocess.PIPE,
                         env=_environment(),

@@ -1,4 +1,4 @@
-"""The process beside the gateway: `python -m gateway.dashboard.clerk mixgate.db`, jobs on stdin, replies on stdout.
+"""What the process beside the gateway does: jobs come on stdin, replies go to stdout.
 
 Look-ups, drawing and judging take Python's lock for longer than a request may wait. Here they have one of their own.
 Ends with its stdin, so with the gateway.
@@ -7,7 +7,6 @@ Ends with its stdin, so with the gateway.
 import logging
 import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -133,14 +132,9 @@ def _open(path: Path) -> FiguresReader:
 
 def main() -> None:
     """Do jobs for the gateway that started this."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the gateway ends us
     os.nice(NICENESS)
     if sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # whoever has a request to answer is not preempted
     begin(os.environ, "clerk")
     Clerk(Path(sys.argv[1]), sys.stdout.buffer).run(sys.stdin.buffer)
     os._exit(0)  # whatever still runs is for nobody
-
-
-if __name__ == "__main__":
-    main()

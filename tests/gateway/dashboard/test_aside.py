@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -103,6 +105,31 @@ async def test_too_much_at_once_is_refused(aside, monkeypatch):
     with pytest.raises(DashboardBusyError):
         await aside.ask(SPEND)
     assert [reply.status for reply in await asyncio.gather(*asked)] == [200, 200]
+
+
+CTRL_C_WHILE_IT_LOADS = """\
+import os, signal, sys
+
+def pressed(event, given, waiting=[1]):
+    if waiting and event == "import" and given[0] == "gateway.dashboard.answers":
+        waiting.clear()
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(pressed)
+"""
+
+
+def test_ctrl_c_at_the_gateways_terminal_is_nothing_to_it_also_while_it_only_loads(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(CTRL_C_WHILE_IT_LOADS)
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.dashboard.clerk_process", str(tmp_path / FILE_NAME)],
+        env={"PYTHONPATH": f"{tmp_path}:{Path(module.__file__).parents[2]}"},
+        input=b"",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 async def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path):
