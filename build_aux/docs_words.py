@@ -77,10 +77,9 @@ VARIABLES = {
     "HF_HUB_OFFLINE": "`mixgate pull`: `1` forbids downloads.",
 }
 
-_LATER = "Read and checked, but not acted on in this version"
 KEY_NOTES = {
-    "providers.NAME.region": _LATER,
-    "providers.NAME.profile": _LATER,
+    "providers.NAME.region": "Bedrock: `us-east-1`, say. Left out: that of `base_url`, `AWS_REGION` or the profile",
+    "providers.NAME.profile": "Bedrock: one of the shared AWS files; then `AWS_ACCESS_KEY_ID` does not count",
     "providers.NAME.models.ID.context_tokens": "Longer prompts go elsewhere",
     "providers.NAME.models.ID.max_output_tokens": "Requests for more go elsewhere",
     "providers.NAME.models.ID.price": "Endpoints without one are asked after those that have one",

@@ -25,6 +25,7 @@ from msgspec.structs import fields
 from gateway.cli import COMMANDS, main
 from gateway.config.dialects import DIALECTS
 from gateway.config.json_schema import json_schema
+from gateway.config.json_schema import rendered as rendered_schema
 from gateway.config.load import load
 from gateway.config.locations import PACKAGED_CONFIG
 from gateway.config.overrides import PREFIX, SETTING_KEYS
@@ -35,7 +36,11 @@ ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 HELP_WIDTH = 100
 PICO_PER_USD_MTOK = 10**6
-PAGES: dict[str, Callable[[], Iterator[str]]] = {"errors.md": error_page, "metrics.md": metrics_page}
+PAGES: dict[str, Callable[[], Iterator[str]]] = {
+    "errors.md": error_page,
+    "metrics.md": metrics_page,
+    "providers.schema.json": lambda: iter((rendered_schema(),)),
+}
 
 
 def page(name: str) -> Callable[[Callable[[], Iterator[str]]], Callable[[], Iterator[str]]]:
@@ -164,11 +169,15 @@ def _dialects() -> Iterator[str]:
             if facts.local
             else "made of `region`"
             if facts.aws
+            else "none: the library knows"
+            if facts.library
             else "required",
             f"`{facts.api_key}`"
             if facts.api_key
             else "`env:AWS_BEARER_TOKEN_BEDROCK`, or AWS credentials"
             if facts.aws
+            else "the library's own variables"
+            if facts.library
             else "none",
             ", ".join(f"`{quirk}: {str(answer).lower()}`" for quirk, answer in facts.quirks.items()),
         )

@@ -60,7 +60,9 @@ class AlertSection(Section):
         default=3.0, description="`unusual_spend`: how many times the median of this hour on the last 14 days"
     )
     unusual_least: UnitPrice = Field(
-        default=10**12, description="`unusual_spend`: USD in an hour that are never unusual"
+        default=10**12,
+        json_schema_extra={"default": 1},  # as it is written, not as it is kept
+        description="`unusual_spend`: USD in an hour that are never unusual",
     )
 
 
