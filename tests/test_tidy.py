@@ -28,6 +28,7 @@ VENDORS_ALLOWED = {
     "gateway/imports": "translates what other gateways are configured with and what vendors publish",
     "gateway/cli/refresh.py": "asks the one vendor that publishes its prices in its API",
     "gateway/cli/drill.py": "has the server write answers, and says in whose form",
+    "gateway/cli/examples.py": "shows what people type, providers' names included",
     "gateway/cli/import.py": "names the sources that can be imported",
     "gateway/cli/__init__.py": "says in a line what each command does, importing included",
 }
