@@ -25,6 +25,8 @@ SESSION_NAME_MAX_BYTES: Final = 256
 ANSWER_MAX_BYTES: Final = 4 * 1024 * 1024
 """A larger answer is not kept."""
 ANSWER_TTL_MAX_S: Final = 86_400.0
+UNDROPPED_MAX: Final = 4096
+"""What is to be forgotten while nobody can be told, and is told later; beyond that, the oldest ends by itself."""
 HINT_MAX_S: Final = 300.0
 """No hint holds longer."""
 TRIES_MAX: Final = 5

@@ -1,6 +1,8 @@
 """What processes tell one another by way of Redis and can do without: hints, sessions and answers."""
 
+import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Final, Literal
 
@@ -10,9 +12,10 @@ from gateway.sharing.base import (
     HINT_MAX_S,
     SESSION_NAME_MAX_BYTES,
     SESSION_TTL_S,
+    UNDROPPED_MAX,
     Hint,
 )
-from gateway.sharing.lane import Command, Lane, LaneDownError, ScriptError
+from gateway.sharing.lane import Lane, LaneDownError, ScriptError
 from gateway.sharing.memory import HINTS_MAX, MemorySessions
 
 LOOK_WAIT_MAX_S: Final = 0.05
@@ -107,21 +110,29 @@ class RedisSessions:
 
 
 class RedisAnswers:
-    """Answers that all processes keep for one another, over a connection of their own, as they are large."""
+    """Answers that all processes keep for one another, over a connection of their own, as they are large.
+
+    What is to be forgotten while Redis is away or slow is remembered here, is not found here any more, and is forgotten
+    there as soon as that can be said: it may be somebody who signs out.
+    """
 
     def __init__(self, lane: Lane, prefix: str, begin: Callable[[], None], wait_max_s: float = LOOK_WAIT_MAX_S) -> None:
         self._lane = lane
         self._prefix = f"{prefix}x:"
         self._begin = begin
         self._wait_max_s = wait_max_s
+        self._undropped: dict[str, None] = {}
+        lane.on_up = self._drop_late
 
     async def get(self, tenant: str, digest: str, unix_s: float) -> bytes | None:  # noqa: ARG002 (Redis has its own clock)
         """What was put."""
         self._begin()
-        if not self._lane.brisk:
+        key = self._key(tenant, digest)
+        self._drop_late()
+        if not self._lane.brisk or key in self._undropped:
             return None
         try:
-            found = await self._lane.ask_within(("GET", self._key(tenant, digest)), self._wait_max_s)
+            found = await self._lane.ask_within(("GET", key), self._wait_max_s)
         except (LaneDownError, ScriptError):
             return None
         return found if isinstance(found, bytes) else None
@@ -130,16 +141,33 @@ class RedisAnswers:
         """Keep it for a while."""
         ttl_ms = int(min(ttl_s, ANSWER_TTL_MAX_S) * 1000)
         if ttl_ms > 0 and len(data) <= ANSWER_MAX_BYTES:
-            self._send(("SET", self._key(tenant, digest), data, "PX", ttl_ms))
+            self._begin()
+            key = self._key(tenant, digest)
+            self._drop_late()
+            if self._lane.brisk and key not in self._undropped:
+                self._lane.tell(("SET", key, data, "PX", ttl_ms))
 
     def drop(self, tenant: str, digest: str) -> None:
         """Forget it."""
-        self._send(("DEL", self._key(tenant, digest)))
-
-    def _send(self, command: Command) -> None:
         self._begin()
-        if self._lane.brisk:
-            self._lane.tell(command)
+        while len(self._undropped) >= UNDROPPED_MAX:
+            del self._undropped[next(iter(self._undropped))]
+        self._undropped[self._key(tenant, digest)] = None
+        self._drop_late()
+
+    def _drop_late(self) -> None:
+        """Have forgotten what is to be."""
+        if self._undropped and self._lane.brisk:
+            late, self._undropped = self._undropped, {}
+            for key in late:
+                try:
+                    self._lane.ask(("DEL", key)).add_done_callback(partial(self._dropped, key))
+                except LaneDownError:
+                    self._undropped[key] = None
+
+    def _dropped(self, key: str, done: "asyncio.Future[Any]") -> None:
+        if done.cancelled() or done.exception() is not None:
+            self._undropped[key] = None
 
     def _key(self, tenant: str, digest: str) -> str:
         # Of the length first, so that no two pairs have one name.

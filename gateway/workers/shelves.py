@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from gateway.sharing.base import ANSWER_MAX_BYTES, SESSION_NAME_MAX_BYTES, Hint
+from gateway.sharing.base import ANSWER_MAX_BYTES, SESSION_NAME_MAX_BYTES, UNDROPPED_MAX, Hint
 from gateway.sharing.memory import HintBoard
 from gateway.sharing.tries import TRY_WAIT_MAX_S, OwnTries
 from gateway.workers.line import OwnerLine
@@ -53,24 +53,38 @@ class OwnerSessions:
 
 
 class OwnerAnswers:
-    """Answers kept by the owner."""
+    """Answers kept by the owner. What is to be forgotten while it is away, is as soon as it is back."""
 
     def __init__(self, line: OwnerLine) -> None:
         self._line = line
+        self._undropped: dict[tuple[str, str], None] = {}
 
     async def get(self, tenant: str, digest: str, unix_s: float) -> bytes | None:
         """What was put."""
+        self._drop_late()
+        if (tenant, digest) in self._undropped:
+            return None
         found: bytes | None = await _gift(self._line, AnswerAsked(tenant, digest, unix_s), bytes | None)
         return found
 
     def put(self, tenant: str, digest: str, data: bytes, ttl_s: float, unix_s: float) -> None:
         """Keep it for a while."""
         if len(data) <= ANSWER_MAX_BYTES and ttl_s > 0:
+            self._drop_late()
             self._line.tell(AnswerTold(tenant, digest, data, ttl_s, unix_s))
 
     def drop(self, tenant: str, digest: str) -> None:
         """Forget it."""
-        self._line.tell(AnswerTold(tenant, digest, None, 0.0, 0.0))
+        while len(self._undropped) >= UNDROPPED_MAX:
+            del self._undropped[next(iter(self._undropped))]
+        self._undropped[tenant, digest] = None
+        self._drop_late()
+
+    def _drop_late(self) -> None:
+        if self._undropped and self._line.up:
+            for tenant, digest in self._undropped:
+                self._line.tell(AnswerTold(tenant, digest, None, 0.0, 0.0))
+            self._undropped = {}
 
 
 class OwnerTries:

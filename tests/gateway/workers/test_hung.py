@@ -8,6 +8,7 @@ import time
 from contextlib import asynccontextmanager, suppress
 
 import httpx
+import pytest
 
 from gateway.state.connection import FILE_NAME
 from gateway.workers import child
@@ -70,6 +71,7 @@ async def test_a_worker_that_hangs_is_killed_and_what_it_had_begun_is_in_the_led
     assert any(f"{hung.title} is gone: it hung. It is started again" in one for one in words)
 
 
+@pytest.mark.full
 async def test_an_owner_that_hangs_is_killed_too_and_a_parent_that_stood_still_kills_nobody(tmp_path, monkeypatch):
     async with scripted(tells()) as provider:
         async with workers(tmp_path, provider.base_url, monkeypatch) as (parent, port):
