@@ -269,9 +269,9 @@ def judge_at_most(name: str, unit: str, limit: float, value: float | None) -> Ju
     return Judgement(name, unit, limit, None, value, status)
 
 
-def _against_litellm(table: Table, figure: str) -> float | None:
+def _against_litellm(table: Table, figure: str, *, of: str) -> float | None:
     best = best_litellm(table, figure)
-    return ratio(table, figure, best) if best else None
+    return ratio(table, figure, best, of=of) if best else None
 
 
 def _figure(table: Table, name: str) -> float | None:
@@ -286,9 +286,32 @@ def _late_streams(figures: Figures) -> int | None:
     return sum(verdict != "streams" for verdict in figures.verdicts) if figures.verdicts else None
 
 
+BARE = "mixgate-bare"
+ROUTING = "mixgate-routing"
+FIRST_C32 = 8.6
+"""What a small request cost when there was neither ledger nor record, in multiples of nginx's cost."""
+
 BARS = (
-    Bar("CPU per request, c32", "x nginx", 6.0, lambda t, _: ratio(t, "c32", "nginx"), aim=4.0),
-    Bar("CPU per request, c32", "x LiteLLM's best", 1 / 90, lambda t, _: _against_litellm(t, "c32")),
+    Bar("CPU per request, c32, everything on", "x nginx", 8.0, lambda t, _: ratio(t, "c32", "nginx"), aim=5.0),
+    Bar(
+        "CPU per request, c32, without the ledger",
+        "x nginx",
+        1.25 * FIRST_C32,
+        lambda t, _: ratio(t, "c32", "nginx", of=ROUTING),
+    ),
+    Bar(
+        "CPU per request, c32, without ledger and records",
+        "x nginx",
+        6.0,
+        lambda t, _: ratio(t, "c32", "nginx", of=BARE),
+        aim=4.0,
+    ),
+    Bar(
+        "CPU per request, c32, without ledger and records",
+        "x LiteLLM's best",
+        1 / 90,
+        lambda t, _: _against_litellm(t, "c32", of=BARE),
+    ),
     Bar("CPU per request, c256", "x own c32", 1.3, lambda t, _: ratio(t, "c256", "mixgate", other_figure="c32")),
     Bar("CPU per paced chunk", "x nginx", 2.5, lambda t, _: ratio(t, "paced", "nginx"), aim=1.8),
     Bar("CPU per burst chunk", "x aiohttp anchor", 1.5, lambda t, _: ratio(t, "burst", "aiohttp-anchor"), aim=1.0),
