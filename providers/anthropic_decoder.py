@@ -23,6 +23,7 @@ from providers.anthropic_wire import (
     merge,
     message_decoder,
 )
+from providers.error_bodies import no_answer
 from providers.errors import GarbledError, ProviderError, ServerError, TruncatedError
 from providers.json_values import elements, members
 from providers.messages import (
@@ -152,7 +153,7 @@ class MessageDecoder:
         try:
             message = message_decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return [AnswerFailed(GarbledError(_not_json(body)))]
+            return [AnswerFailed(GarbledError(no_answer(body, "a Message")))]
         if message.error is not None:
             return [AnswerFailed(classify_in_band(message.error, message.request_id))]
         if message.content is None or not (message.content or message.stop_reason):
@@ -168,13 +169,6 @@ class MessageDecoder:
             answer.count(message.usage, events)
         answer.end(events)
         return events
-
-
-def _not_json(body: bytes) -> str:
-    if not body.strip():
-        return "the provider answered 200 with an empty body"
-    kind = "a web page" if body.lstrip()[:1] == b"<" else "something that is not a Message"
-    return f"the provider answered 200 with {kind}"
 
 
 def _whole_block(block: Block, index: int, answer: _Answer, events: list[Event]) -> None:

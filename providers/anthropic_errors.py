@@ -7,18 +7,15 @@ an event of a stream: https://platform.claude.com/docs/en/api/errors.
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
-import msgspec
 from msgspec import Struct
 
+from providers.error_bodies import kind_of_status, read_json, words_for
 from providers.errors import (
     BadRequestError,
     ContentPolicyError,
     ContextLengthError,
     CredentialsError,
-    FirstTokenTimeoutError,
-    GarbledError,
     OverloadedError,
     ProviderError,
     RateLimitedError,
@@ -30,8 +27,6 @@ from providers.errors import (
 from providers.json_values import members
 from providers.retry_after import RETRY_AFTER_MAX_S, parse_retry_after
 
-BODY_READ_MAX_BYTES = 64 * 1024
-"""An error that needs more than this to say is not read further."""
 RATE_LIMITS = ("requests", "tokens", "input-tokens", "output-tokens")
 """The buckets of `anthropic-ratelimit-<bucket>-{limit,remaining,reset}`."""
 
@@ -64,22 +59,6 @@ _STATUS_OF_TYPE: Mapping[str, int] = {
     "overloaded_error": 529,
 }
 """What each type's HTTP status would have been, for errors that come inside an answer."""
-_BY_STATUS: Mapping[int, type[ProviderError]] = {
-    400: BadRequestError,
-    401: CredentialsError,
-    402: CredentialsError,
-    403: CredentialsError,
-    404: UnknownModelError,
-    408: FirstTokenTimeoutError,
-    409: OverloadedError,
-    413: ContextLengthError,
-    422: BadRequestError,
-    429: RateLimitedError,
-    503: OverloadedError,
-    504: ServerError,
-    524: FirstTokenTimeoutError,
-    529: OverloadedError,
-}
 _BY_CODE: Mapping[str, type[ProviderError]] = {
     "contract_spend_limit_reached": CredentialsError,
     "enforced_spend_limit_reached": CredentialsError,
@@ -140,7 +119,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, now_unix_s: f
     if retry_after_s is None and issubclass(kind, RateLimitedError):
         retry_after_s = _until_reset(headers, now_unix_s)
     return kind(
-        _message(status, facts, body, kind),
+        words_for(status, facts.message, body, kind),
         upstream_status=status,
         upstream_code=facts.code or facts.kind or None,
         request_id=headers.get("request-id") or facts.request_id,
@@ -173,34 +152,15 @@ def _kind(status: int, facts: ErrorFacts) -> type[ProviderError]:
         if status in statuses and words.search(facts.message):
             return kind
     if status < 400:
-        return GarbledError  # a redirect or another answer that this API does not give
+        return kind_of_status(status)
     of_type = _BY_TYPE.get(facts.kind)
-    of_status = _BY_STATUS.get(status, ServerError if status >= 500 else BadRequestError)
     if of_type is None or (of_type is BadRequestError and status not in (400, 422)):
-        return of_status  # invalid_request_error is also the type of 4xx statuses without one of their own
+        return kind_of_status(status)  # invalid_request_error is also the type of 4xx statuses without one of their own
     return of_type
 
 
-def _message(status: int, facts: ErrorFacts, body: bytes, kind: type[ProviderError]) -> str:
-    """Words for the client. What a provider says of its own failure (5xx) is not ours to spread."""
-    if status >= 500:
-        return f"the provider failed with HTTP {status}"
-    if status < 400:
-        return f"the provider answered HTTP {status} instead of an answer; redirects are not followed"
-    if issubclass(kind, CredentialsError):
-        return f"the provider did not accept our credentials (HTTP {status}): its key or credit needs the operator"
-    if facts.message:
-        return facts.message
-    page = " with a web page" if body.lstrip()[:1] == b"<" else ""
-    return f"the provider answered HTTP {status}{page}"
-
-
 def _facts(body: bytes) -> ErrorFacts:
-    try:
-        parsed: Any = msgspec.json.decode(body[:BODY_READ_MAX_BYTES])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return ErrorFacts()
-    whole = members(parsed)
+    whole = members(read_json(body))
     return _read(whole.get("error"), whole.get("request_id"))
 
 

@@ -14,6 +14,7 @@ from msgspec import Struct, field
 
 from providers.bedrock_events import Frame
 from providers.bedrock_stream import FrameDecoder
+from providers.error_bodies import no_answer
 from providers.errors import GarbledError, ServerError
 from providers.json_values import elements, members
 from providers.messages import (
@@ -133,7 +134,7 @@ class BodyDecoder:
         try:
             answer = _answer.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return [AnswerFailed(GarbledError(not_an_answer(body)))]
+            return [AnswerFailed(GarbledError(no_answer(body, "its own protocol")))]
         if answer.output is None or answer.output.message is None:
             return [AnswerFailed(ServerError("the provider answered 200 with nothing in it"))]
         reason = answer.stopReason or "end_turn"
@@ -239,14 +240,6 @@ class StreamDecoder(FrameDecoder):
         elif not self._finished:
             self._finished = True
             events.append(ChoiceFinished(FINISH_REASONS.get(reason, "stop"), 0, reason))
-
-
-def not_an_answer(body: bytes) -> str:
-    """Words for a 200 whose body is something else."""
-    if not body.strip():
-        return "the provider answered 200 with an empty body"
-    kind = "a web page" if body.lstrip()[:1] == b"<" else "something that is not its own protocol"
-    return f"the provider answered 200 with {kind}"
 
 
 def count(value: object) -> int | None:

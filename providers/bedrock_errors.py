@@ -8,15 +8,13 @@ https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-c
 import re
 from collections.abc import Mapping
 
-import msgspec
-
+from providers.error_bodies import kind_of_status, read_json, words_for
 from providers.errors import (
     BadRequestError,
     ContentPolicyError,
     ContextLengthError,
     CredentialsError,
     FirstTokenTimeoutError,
-    GarbledError,
     OverloadedError,
     ProviderError,
     RateLimitedError,
@@ -29,7 +27,6 @@ from providers.errors import (
 from providers.json_values import members
 from providers.retry_after import parse_retry_after
 
-BODY_READ_MAX_BYTES = 64 * 1024
 NAME_MAX_CHARS = 64
 
 _BY_NAME: Mapping[str, type[ProviderError]] = {
@@ -69,22 +66,6 @@ _BY_NAME: Mapping[str, type[ProviderError]] = {
     "requestentitytoolarge": ContextLengthError,
 }
 """By exception name in lower case, without `Exception` or `Error` at its end."""
-_BY_STATUS: Mapping[int, type[ProviderError]] = {
-    400: BadRequestError,
-    401: CredentialsError,
-    402: CredentialsError,
-    403: CredentialsError,
-    404: UnknownModelError,
-    408: FirstTokenTimeoutError,
-    409: OverloadedError,
-    413: ContextLengthError,
-    422: BadRequestError,
-    424: ServerError,
-    429: RateLimitedError,
-    503: OverloadedError,
-    504: ServerError,
-    529: OverloadedError,
-}
 _REGION_WORDS = re.compile(r"(?:not |un)(?:available|allowed|supported)\b.{0,40}\b(?:region|countr)", re.IGNORECASE)
 _MODEL_WORDS = re.compile(
     r"model identifier is invalid|on-demand throughput isn.t supported|reached the end of its life"
@@ -146,9 +127,7 @@ def classify_frame(name: str, payload: bytes) -> ProviderError:
 def _kind(name: str, status: int, message: str) -> type[ProviderError]:
     kind = _BY_NAME.get(_stem(name))
     if kind is None:
-        if status < 400:
-            return GarbledError  # a redirect, or another answer that this API does not give
-        kind = _BY_STATUS.get(status, ServerError if status >= 500 else BadRequestError)
+        kind = kind_of_status(status)
     if kind is BadRequestError:
         return next((refined for words, refined in _WORDS if words.search(message)), kind)
     if kind is CredentialsError and _REGION_WORDS.search(message):
@@ -161,22 +140,14 @@ def _message(kind: type[ProviderError], status: int, name: str, message: str, bo
     if issubclass(kind, CredentialsError):
         said = f"{name}, " if name else ""
         return f"the provider did not accept our credentials ({said}HTTP {status}): the operator must act"
-    if status < 400:
-        return f"the provider answered HTTP {status} instead of an answer; redirects are not followed"
-    if issubclass(kind, ServerError) or status >= 500:
+    if status >= 400 and (issubclass(kind, ServerError) or status >= 500):
         return f"the provider failed with {name or 'no name for it'} (HTTP {status})"
-    if message:
-        return message
-    page = " with a web page" if body.lstrip()[:1] == b"<" else ""
-    return f"the provider answered HTTP {status}{page}"
+    return words_for(status, message, body, kind)
 
 
 def _read(body: bytes) -> tuple[str, str]:
     """The exception's name and the message in a body; empty where they are not there."""
-    try:
-        said = members(msgspec.json.decode(body[:BODY_READ_MAX_BYTES]))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return "", ""
+    said = members(read_json(body))
     name = said.get("__type", said.get("code", ""))
     message = said.get("message") or said.get("Message") or said.get("originalMessage") or ""
     return (

@@ -14,12 +14,13 @@ import msgspec
 from msgspec import Struct, field
 
 from providers.base import NO_HEADERS, Adaptation, Decoder, Endpoint, WireRequest
-from providers.bedrock_answers import count, not_an_answer
+from providers.bedrock_answers import count
 from providers.bedrock_errors import classify
 from providers.bedrock_events import Frame
 from providers.bedrock_limits import dropped, sampling
 from providers.bedrock_stream import FrameDecoder
 from providers.bedrock_turns import BLANK_LINE, conversation
+from providers.error_bodies import no_answer
 from providers.errors import GarbledError, ProviderError, ServerError, UnsupportedError
 from providers.messages import (
     AnswerFailed,
@@ -173,7 +174,7 @@ class BodyDecoder:
         try:
             answer = _chunk.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return [AnswerFailed(GarbledError(not_an_answer(body)))]
+            return [AnswerFailed(GarbledError(no_answer(body, "its own protocol")))]
         if not answer.outputs:
             return [AnswerFailed(ServerError("the provider answered 200 with nothing in it"))]
         events: list[Event] = [AnswerStarted(self._headers.get("x-amzn-requestid"))]

@@ -14,18 +14,15 @@ import msgspec
 from msgspec import Struct
 
 from providers.base import NO_HEADERS, Adaptation, Decoder, Endpoint, WireRequest
+from providers.error_bodies import kind_of_status, no_answer, read_json, words_for
 from providers.errors import (
     AnswerElsewhereError,
     BadRequestError,
-    ContextLengthError,
     CredentialsError,
-    FirstTokenTimeoutError,
     GarbledError,
-    OverloadedError,
     ProviderError,
     RateLimitedError,
     ServerError,
-    UnknownModelError,
     UnsupportedError,
 )
 from providers.json_values import members
@@ -45,7 +42,6 @@ TEMPERATURE_DEFAULT: Final = 0.7
 """A model's settings replace the step's as a whole, so a temperature always goes along."""
 OUTPUT_DEFAULT_TOKENS: Final = 2500
 """The longest answer of its Mixtral, for a row that does not say."""
-ERROR_READ_MAX_BYTES: Final = 64 * 1024
 
 _HEADERS = {"content-type": "application/json", "accept": "application/json"}
 _SPEAKERS = {"user": "User", "assistant": "Assistant", "tool": "Tool result", "function": "Tool result"}
@@ -83,19 +79,6 @@ _IDLE: Mapping[str, tuple[Any, ...]] = {
 }
 """What the step has no setting for, and the values under which leaving it out changes nothing."""
 
-_BY_STATUS: Mapping[int, type[ProviderError]] = {
-    400: BadRequestError,
-    401: CredentialsError,
-    402: CredentialsError,
-    403: CredentialsError,
-    404: UnknownModelError,
-    408: FirstTokenTimeoutError,
-    413: ContextLengthError,
-    422: BadRequestError,
-    429: RateLimitedError,
-    503: OverloadedError,
-    529: OverloadedError,
-}
 _BY_CODE: Mapping[str, type[ProviderError]] = {
     "invalid_step_config": BadRequestError,
     "invalid_api_key": CredentialsError,
@@ -157,13 +140,13 @@ class MindStudio:
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes, *, now_unix_s: float) -> ProviderError:
         """What a non-2xx answer means: `{"code", "message"}`."""
-        said = members(_json(body[:ERROR_READ_MAX_BYTES]))
+        said = members(read_json(body))
         said = members(said.get("error")) or said
         code = said.get("code") if isinstance(said.get("code"), str) else None
-        fallback = GarbledError if status < 400 else ServerError if status >= 500 else BadRequestError
-        kind = _BY_CODE.get(code or "", _BY_STATUS.get(status, fallback))
+        message = said.get("message")
+        kind = _BY_CODE.get(code or "") or kind_of_status(status)
         return kind(
-            _words(status, said.get("message"), kind),
+            words_for(status, message if isinstance(message, str) else "", body, kind),
             upstream_status=status,
             upstream_code=code,
             request_id=headers.get("x-request-id"),
@@ -279,7 +262,7 @@ class StepDecoder:
         try:
             answer = _answer.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return [AnswerFailed(GarbledError(_not_json(body)))]
+            return [AnswerFailed(GarbledError(no_answer(body, "a step result")))]
         output = members(answer.value if answer.output is None else answer.output)
         text = output.get("content")
         if isinstance(text, dict | list):  # JSON was asked for, and comes parsed
@@ -292,33 +275,8 @@ class StepDecoder:
         return [AnswerFailed(_nothing(body))]
 
 
-def _not_json(body: bytes) -> str:
-    if not body.strip():
-        return "the provider answered 200 with an empty body"
-    page = body.lstrip()[:1] == b"<"
-    return f"the provider answered 200 with {'a web page' if page else 'something that is not a step result'}"
-
-
 def _nothing(body: bytes) -> ProviderError:
-    said = members(_json(body))
+    said = members(read_json(body))
     if "error" in said or "code" in said:  # in an answer of 200 its words may be about anything, so they stay here
         return ServerError("the provider reported an error inside its answer")
     return ServerError("the provider answered 200 with no text in it")
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-
-
-def _words(status: int, message: Any, kind: type[ProviderError]) -> str:
-    """Words for the client. What a provider says of its own failure or of our key is not ours to spread."""
-    if status >= 500:
-        return f"the provider failed with HTTP {status}"
-    if status < 400:
-        return f"the provider answered HTTP {status} instead of an answer; redirects are not followed"
-    if kind is CredentialsError:
-        return f"the provider did not accept our credentials (HTTP {status}): its key or credit needs the operator"
-    return message if isinstance(message, str) and message else f"the provider answered HTTP {status}"

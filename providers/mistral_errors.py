@@ -9,44 +9,26 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
+from providers.error_bodies import kind_of_status, read_json, words_for
 from providers.errors import (
     BadRequestError,
     ContentPolicyError,
     ContextLengthError,
     CredentialsError,
-    FirstTokenTimeoutError,
-    GarbledError,
     OverloadedError,
     ProviderError,
     RateLimitedError,
-    ServerError,
     UnknownModelError,
     UnsupportedError,
 )
 from providers.json_values import elements, members
 from providers.retry_after import RETRY_AFTER_MAX_S, parse_retry_after
 
-BODY_READ_MAX_BYTES = 64 * 1024
-"""An error that needs more than this to say is not read further."""
 COMPLAINTS_MAX = 5
 """As many of a validation error's complaints as are worth repeating."""
 
-_BY_STATUS: Mapping[int, type[ProviderError]] = {
-    400: BadRequestError,
-    401: CredentialsError,
-    402: CredentialsError,
-    403: CredentialsError,
-    404: UnknownModelError,
-    408: FirstTokenTimeoutError,
-    413: ContextLengthError,
-    422: BadRequestError,
-    429: RateLimitedError,
-    503: OverloadedError,
-    529: OverloadedError,
-}
 _BY_NAME: Mapping[str, type[ProviderError]] = {
     "1300": RateLimitedError,
     "rate_limited": RateLimitedError,
@@ -94,7 +76,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, now_unix_s: f
     kind = _kind(status, facts)
     wait_s = parse_retry_after(headers, now_unix_s)
     return kind(
-        _message(status, facts, body, kind),
+        words_for(status, facts.message, body, kind),
         upstream_status=status,
         upstream_code=facts.names[0] if facts.names else None,
         request_id=headers.get("mistral-correlation-id") or headers.get("x-request-id") or facts.request_id,
@@ -122,30 +104,11 @@ def _kind(status: int, facts: _Facts) -> type[ProviderError]:
     for words, kind, statuses in _BY_WORDS:
         if status in statuses and words.search(facts.message):
             return kind
-    if status < 400:
-        return GarbledError  # a redirect or another answer that no chat API gives
-    return _BY_STATUS.get(status, ServerError if status >= 500 else BadRequestError)
-
-
-def _message(status: int, facts: _Facts, body: bytes, kind: type[ProviderError]) -> str:
-    """Words for the client. What a provider says of its own failure (5xx) or of our key is not ours to spread."""
-    if status >= 500:
-        return f"the provider failed with HTTP {status}"
-    if status < 400:
-        return f"the provider answered HTTP {status} instead of an answer; redirects are not followed"
-    if issubclass(kind, CredentialsError):
-        return f"the provider did not accept our credentials (HTTP {status}): its key or credit needs the operator"
-    if facts.message:
-        return facts.message
-    page = " with a web page" if body.lstrip()[:1] == b"<" else ""
-    return f"the provider answered HTTP {status}{page}"
+    return kind_of_status(status)
 
 
 def _facts(body: bytes) -> _Facts:
-    try:
-        parsed = msgspec.json.decode(body[:BODY_READ_MAX_BYTES])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _Facts()
+    parsed = read_json(body)
     whole = elements(parsed)[0] if elements(parsed) else parsed
     return _read(members(whole).get("error") or whole)
 
