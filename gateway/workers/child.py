@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gateway.workers.control import Control, ControlLink, Ready, Start
-from gateway.workers.exits import HUNG_S, LOOK_EVERY_S, RestartPolicy, Silence, explain_exit
+from gateway.workers.exits import HUNG_S, LOOK_EVERY_S, START_HUNG_S, RestartPolicy, Silence, explain_exit
 
 PROGRAM: Final = "gateway.cli.process"
 """The module that a child runs. It alone is named, as it joins everything and so lies above all of this."""
@@ -53,7 +53,7 @@ class Child:
         self._on_ready = on_ready
         self._on_end = on_end
         self._gate = gate
-        self._silence = Silence(HUNG_S)
+        self._silence = Silence()
         self._hung = False
         self._policy = RestartPolicy()
         self._link: ControlLink | None = None
@@ -145,7 +145,7 @@ class Child:
         unsaid, self._unsaid = self._unsaid, []
         for message in (start, *unsaid):
             self.say(message)
-        self._silence, self._hung = Silence(HUNG_S), False
+        self._silence, self._hung = Silence(), False
         watching = asyncio.create_task(self._watch())
         try:
             return await asyncio.shield(ending)
@@ -163,11 +163,11 @@ class Child:
         while self._link is not None and self._link.up:
             await asyncio.sleep(LOOK_EVERY_S)
             now_s = loop.time()
-            hangs = self._silence.look(now_s - looked_s)
+            silent_s = self._silence.look(now_s - looked_s)
             looked_s = now_s
-            if hangs and self.ready:
+            if silent_s >= (HUNG_S if self.ready else START_HUNG_S):
                 words = "%s has not said for %.0f s that it is alive: it hangs, and is killed"
-                _log.error(words, self.title, HUNG_S)
+                _log.error(words, self.title, silent_s)
                 self._hung = True
                 self.kill()
                 return

@@ -12,6 +12,8 @@ STABLE_S: Final = 60.0
 HUNG_S: Final = 30.0
 """An owner or a worker that was at work and has not said for so long that it is alive hangs, and is killed. However
 busy, it says so every second: only one whose event loop stands still, or that is stopped, does not."""
+START_HUNG_S: Final = 300.0
+"""The same for one that is only starting, which has long steps."""
 LOOK_EVERY_S: Final = 1.0
 """How often it is looked whether they have."""
 LOOK_LATE_TIMES: Final = 2
@@ -60,25 +62,20 @@ class RestartPolicy:
 
 
 class Silence:
-    """How long a process has not been heard of.
+    """For how long a process has not been heard of."""
 
-    Args:
-        hung_s: From when on it hangs.
-    """
-
-    def __init__(self, hung_s: float) -> None:
-        self._hung_s = hung_s
+    def __init__(self) -> None:
         self._silent_s = 0.0
 
     def end(self) -> None:
         """It was heard."""
         self._silent_s = 0.0
 
-    def look(self, since_s: float) -> bool:
-        """Whether it hangs.
+    def look(self, since_s: float) -> float:
+        """How long it is, in seconds.
 
         Args:
             since_s: Seconds since the last look. More than usual counts for nothing, as nobody listened then.
         """
         self._silent_s += min(since_s, LOOK_LATE_TIMES * LOOK_EVERY_S)
-        return self._silent_s >= self._hung_s
+        return self._silent_s
