@@ -89,39 +89,40 @@ def settle_postgres(
     """
     if section is None:
         return None, [], []
-    found = resolve(section.url, env)
-    files = [] if found.file is None else [found.file]
-    if found.secret is None:
-        message = f"the URL of Postgres {section.url} does not resolve: {found.reason}"
-        return None, files, [complain("postgres", "url", message=message, fix=found.fix)]
-    if not _is_one(found.secret.reveal()):
-        message = f"{section.url} is no URL of a Postgres"
-        fix = "write postgresql://user:password@host:5432/database there"
-        return None, files, [complain("postgres", "url", message=message, fix=fix)]
-    return PostgresSettings(found.secret), files, []
+    fix = "write postgresql://user:password@host:5432/database there"
+    url, files, problems = _settle_url("Postgres", section.url, _is_postgres, fix, env, complain)
+    return None if url is None else PostgresSettings(url), files, problems
 
 
 def settle_redis(
     section: RedisSection | None, env: Mapping[str, str], complain: Callable[..., ConfigProblem]
 ) -> tuple[RedisSettings | None, list[Path], list[ConfigProblem]]:
-    """The settings that a section comes to, the file that its URL came from, and what is wrong with it.
-
-    Args:
-        section: None: nothing is shared.
-        env: The environment.
-        complain: Makes a problem of a place under `gateway`, a message and a fix.
-    """
+    """As `settle_postgres`; without a section nothing is shared."""
     if section is None:
         return None, [], []
-    found = resolve(section.url, env)
+    url, files, problems = _settle_url(
+        "Redis", section.url, _is_redis, "write redis://host:6379/0 there", env, complain
+    )
+    settings = None if url is None else RedisSettings(url, section.replica, section.prefix, section.lease_extra_s)
+    return settings, files, problems
+
+
+def _settle_url(
+    what: str,
+    reference: str,
+    is_one: Callable[[str], bool],
+    fix: str,
+    env: Mapping[str, str],
+    complain: Callable[..., ConfigProblem],
+) -> tuple[Secret | None, list[Path], list[ConfigProblem]]:
+    found = resolve(reference, env)
     files = [] if found.file is None else [found.file]
     if found.secret is None:
-        message = f"the URL of Redis {section.url} does not resolve: {found.reason}"
-        return None, files, [complain("redis", "url", message=message, fix=found.fix)]
-    if not _is_redis(found.secret.reveal()):
-        message = f"{section.url} is no URL of a Redis"
-        return None, files, [complain("redis", "url", message=message, fix="write redis://host:6379/0 there")]
-    return RedisSettings(found.secret, section.replica, section.prefix, section.lease_extra_s), files, []
+        message = f"the URL of {what} {reference} does not resolve: {found.reason}"
+        return None, files, [complain(what.lower(), "url", message=message, fix=found.fix)]
+    if not is_one(found.secret.reveal()):
+        return None, files, [complain(what.lower(), "url", message=f"{reference} is no URL of a {what}", fix=fix)]
+    return found.secret, files, []
 
 
 def _is_redis(url: str) -> bool:
@@ -133,7 +134,7 @@ def _is_redis(url: str) -> bool:
         return False
 
 
-def _is_one(url: str) -> bool:
+def _is_postgres(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in _SCHEMES and len(parts.path) > 1 and parts.port != 0
