@@ -1,10 +1,10 @@
-import importlib.util
 import json
 
 import pytest
 
 from providers.schema_validation import complaint
 from tests.e2e.test_failover import read_stream
+from tests.fakes.engine import needs_engine
 from tests.fakes.gateway import chat, openai_config, running_gateway
 from tests.fakes.provider import fake_provider, says
 
@@ -39,9 +39,6 @@ providers:
         context_tokens: 2048
         capabilities: {system: true, json_object: true, json_schema: true}
 """
-needs_engine = pytest.mark.skipif(
-    importlib.util.find_spec("llama_cpp") is None, reason="the local extra is not installed"
-)
 
 
 async def test_a_good_reply_at_first_needs_one_attempt(tmp_path):

@@ -1,6 +1,5 @@
 """Tools and JSON through models without them, at scale: what comes out is valid, cut by its length, or an error."""
 
-import importlib.util
 import json
 import os
 import random
@@ -12,6 +11,7 @@ from aiohttp import web
 from gateway.server import chat as chat_reply
 from providers.schema_validation import complaint
 from tests.e2e.test_emulation import DEMO, PLAIN
+from tests.fakes.engine import needs_engine
 from tests.fakes.gateway import chat, openai_config, running_gateway
 from tests.fakes.provider import chunk, completion, fake_provider
 from tests.fakes.schemas import make_schema, make_tools, spoiled, wrapped
@@ -19,9 +19,6 @@ from tests.fakes.schemas import make_schema, make_tools, spoiled, wrapped
 CASES = 200 if os.environ.get("MIXGATE_TEST_FULL") else 40
 PATH = "/v1/chat/completions"
 LOCAL_TOKENS_MAX = 400
-needs_engine = pytest.mark.skipif(
-    importlib.util.find_spec("llama_cpp") is None, reason="the local extra is not installed"
-)
 
 
 def replies_with(*answers):

@@ -2,28 +2,19 @@
 
 import asyncio
 import contextlib
-import importlib.util
 import os
 import signal
 import time
 from contextlib import asynccontextmanager
-from pathlib import Path
-
-import pytest
 
 from gateway import attempts
 from tests.fakes.duo import PREFILLING
+from tests.fakes.engine import needs_engine
 from tests.fakes.gateway import chat, running_gateway
 from tests.fakes.listener import FULL, listen
 from tests.fakes.scripted import STORY, TEXT, chunk, scripted, streams, tells
 
-FILES = list((Path(__file__).parents[2] / "local_backend" / "demo_model").glob("*.gguf"))
-pytestmark = [
-    pytest.mark.skipif(
-        importlib.util.find_spec("llama_cpp") is None, reason="the engine (extra `local`) is not installed"
-    ),
-    pytest.mark.skipif(not FILES, reason="the demonstration model is not in this tree"),
-]
+pytestmark = needs_engine
 ASK = chat("Tell me a story.", stream=True, max_tokens=300, temperature=1, stream_options={"include_usage": True})
 ASK["model"] = "demo"
 LOCAL = """

@@ -1,7 +1,6 @@
 """By what an answer is billed, who is said to have asked, and that every account of it comes to the same."""
 
 import asyncio
-import importlib.util
 import json
 import random
 from fractions import Fraction
@@ -19,6 +18,7 @@ from gateway.state.connection import FILE_NAME
 from providers.tokens import guess_by_size, plain_size
 from tests.fakes import scripted as scripts
 from tests.fakes.duo import PREFILLING, Place, stage
+from tests.fakes.engine import needs_engine
 from tests.fakes.gateway import chat, running_gateway
 from tests.fakes.listener import FULL, listen
 from tests.fakes.money import (
@@ -152,7 +152,7 @@ providers:
 """
 
 
-@pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="the local extra is not installed")
+@needs_engine
 async def test_what_this_machine_answers_costs_nothing_and_is_counted(tmp_path):
     async with running_gateway(LOCAL, tmp_path) as running:
         for stream in (False, True):

@@ -2,30 +2,23 @@
 worker that loads, runs out of memory or talks nonsense is stood in for."""
 
 import asyncio
-import importlib.util
 import json
 import os
 import signal
 import time
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
 from gateway import attempts
 from local_backend import supervisor
 from local_backend.backend import QUEUE_MAX
+from tests.fakes.engine import needs_engine
 from tests.fakes.gateway import chat, running_gateway
 from tests.fakes.listener import FULL, listen
 from tests.fakes.scripted import TEXT, scripted, tells
 
-FILES = list((Path(__file__).parents[2] / "local_backend" / "demo_model").glob("*.gguf"))
-pytestmark = [
-    pytest.mark.skipif(
-        importlib.util.find_spec("llama_cpp") is None, reason="the engine (extra `local`) is not installed"
-    ),
-    pytest.mark.skipif(not FILES, reason="the demonstration model is not in this tree"),
-]
+pytestmark = needs_engine
 KEYS = {"NOISY": "client-key-of-somebody-noisy", "QUIET": "client-key-of-somebody-quiet"}
 LOCAL = """
 providers:

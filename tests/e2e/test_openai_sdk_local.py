@@ -1,23 +1,16 @@
 """The same client against the demonstration model in its own worker process."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import httpx
 import openai
 import pytest
 from openai import AsyncOpenAI
 
+from tests.fakes.engine import needs_engine
 from tests.fakes.gateway import running_gateway
 
-FILES = list((Path(__file__).parents[2] / "local_backend" / "demo_model").glob("*.gguf"))
-pytestmark = [
-    pytest.mark.skipif(
-        importlib.util.find_spec("llama_cpp") is None, reason="the engine (extra `local`) is not installed"
-    ),
-    pytest.mark.skipif(not FILES, reason="the demonstration model is not in this tree"),
-]
+pytestmark = needs_engine
 CONFIG = """
 providers:
   local:

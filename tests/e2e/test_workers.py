@@ -1,7 +1,6 @@
 """Several processes behind one port: none is missed by anybody, whichever of them is killed."""
 
 import asyncio
-import importlib.util
 import random
 import signal
 import time
@@ -14,6 +13,7 @@ import pytest
 
 from gateway.state.connection import FILE_NAME
 from tests.fakes.duo import PREFILLING, Place, config_of
+from tests.fakes.engine import needs_engine
 from tests.fakes.gateway import chat, openai_config
 from tests.fakes.listener import FULL
 from tests.fakes.money import ASK
@@ -311,7 +311,7 @@ providers:
 
 
 @pytest.mark.full
-@pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="the engine (extra `local`) is not installed")
+@needs_engine
 async def test_all_workers_have_the_one_local_model_of_the_machine(tmp_path):
     config = tmp_path / "providers.yaml"
     config.write_text(LOCAL)

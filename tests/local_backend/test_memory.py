@@ -1,6 +1,5 @@
 """The memory estimate: within 10 % of what a worker really holds, and a refusal that says what would fit."""
 
-import importlib.util
 import subprocess
 import sys
 import time
@@ -13,12 +12,10 @@ from local_backend import gguf, memory
 from local_backend.catalogue import MIXTRALS
 from local_backend.demo_model import DEMO_FILE
 from local_backend.quantisations import BITS_PER_WEIGHT, smaller_than
+from tests.fakes.engine import needs_engine
 from tests.local_backend.gguf_files import U32, Draft
 
 GB = 10**9
-needs_engine = pytest.mark.skipif(
-    importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed (`make engine`)"
-)
 
 
 def _file(kind: str) -> Path:

@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 
 from local_backend import preflight
+from tests.fakes.engine import needs_engine
 from tests.local_backend.gguf_files import Draft
 
 GOOD_FLAGS = "flags\t\t: fpu sse2 avx avx2 fma f16c bmi1 bmi2\n"
-needs_engine = pytest.mark.skipif(
-    importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed (`make engine`)"
-)
 
 
 def _cpuinfo(tmp_path: Path, text: str) -> Path:
