@@ -1,6 +1,7 @@
 """One request being answered in the worker: what the engine reports about it, as JSON lines."""
 
 import asyncio
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -9,6 +10,10 @@ from local_backend.errors import LocalError
 from local_backend.frames import Refusal
 from local_backend.jobs import Failed, Finished, Happening, Started, TextOut
 from local_backend.lines import ErrorLine, FinishLine, TextLine, UsageLine, refusal_of
+
+TEXT_EVERY_S: Final = 0.01
+"""How often a running answer is sent on. Tokens that come faster go out together: nobody reads a hundred pieces a
+second, and each costs the gateway, whose remote requests wait for it. An answer's first text and its end never wait."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -59,6 +64,11 @@ class Exchange:
             case Failed():
                 return self._fail(happening.error)
         return None
+
+    @property
+    def hasty(self) -> bool:
+        """Nothing of it was sent yet, or all of it is there."""
+        return self.over or not self._written
 
     def take(self) -> bytes:
         """The lines to send now, if any."""

@@ -8,7 +8,7 @@ from typing import Final, cast
 import msgspec
 from msgspec import structs
 
-from local_backend.answers import Exchange
+from local_backend.answers import TEXT_EVERY_S, Exchange
 from local_backend.chat import Segment
 from local_backend.engine import Engine
 from local_backend.errors import LocalError, QueueDeadlineError
@@ -43,6 +43,10 @@ class WorkerProtocol(asyncio.Protocol):
         self._preparing = ThreadPoolExecutor(1, "prepare")
         self._tasks: set[asyncio.Task[None]] = set()
         self._transport: asyncio.WriteTransport | None = None
+        self._told: dict[int, Exchange] = {}
+        """Answers with something that was not sent yet."""
+        self._sent_s = 0.0
+        self._sending: asyncio.TimerHandle | None = None
         facts = loaded.facts
         self._engine = Engine(
             loaded.model,
@@ -150,6 +154,7 @@ class WorkerProtocol(asyncio.Protocol):
 
     def _cancel(self, number: int) -> None:
         exchange = self._exchanges.pop(number, None)
+        self._told.pop(number, None)
         if exchange is None:
             return
         if exchange.deadline is not None:
@@ -161,7 +166,7 @@ class WorkerProtocol(asyncio.Protocol):
         self._loop.call_soon_threadsafe(self._report, happenings)
 
     def _report(self, happenings: list[Happening]) -> None:
-        told: dict[int, Exchange] = {}
+        told = self._told
         for happening in happenings:
             exchange = self._exchanges.get(happening.job)
             if exchange is None:
@@ -169,10 +174,30 @@ class WorkerProtocol(asyncio.Protocol):
             refusal = exchange.note(happening)
             if refusal is not None:
                 del self._exchanges[exchange.number]
+                told.pop(exchange.number, None)
                 self._send(Kind.HEAD_ERROR, exchange.number, _encoder.encode(refusal))
             else:
                 told[exchange.number] = exchange
-        frames = b"".join(frame for number, exchange in told.items() for frame in self._frames(number, exchange))
+        due_s = self._sent_s + TEXT_EVERY_S
+        if self._loop.time() >= due_s:
+            self._send_told()
+            return
+        self._write([exchange for exchange in told.values() if exchange.hasty])
+        if told and self._sending is None:
+            self._sending = self._loop.call_at(due_s, self._send_told)
+
+    def _send_told(self) -> None:
+        """Send on whatever there is of any answer."""
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
+        self._sent_s = self._loop.time()
+        self._write(list(self._told.values()))
+
+    def _write(self, exchanges: list[Exchange]) -> None:
+        frames = b"".join(frame for exchange in exchanges for frame in self._frames(exchange.number, exchange))
+        for exchange in exchanges:
+            del self._told[exchange.number]
         if frames and self._transport is not None:
             self._transport.write(frames)
 

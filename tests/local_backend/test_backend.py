@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from blockbuster import blockbuster_ctx
 
 from local_backend import supervisor as supervisor_module
+from local_backend.answers import TEXT_EVERY_S
 from local_backend.backend import LocalBackend, LocalModelSpec
 
 
@@ -22,6 +24,25 @@ async def test_a_greeting_is_answered_streamed_and_whole(demo):
     assert streamed.text() == whole.text() != ""
     assert streamed.reasons() == whole.reasons() == {0: "stop"}
     assert [line["t"] for line in whole.lines] == ["text", "finish", "usage"]
+
+
+async def test_tokens_that_come_fast_are_sent_together_and_no_text_is_lost(demo):
+    asked = {"temperature": 1, "seed": 3, "max_tokens": 400, "n": 4}
+    began_s = time.perf_counter()
+    response = await demo.open("Tell me a story", **asked)
+    pieces = []
+    while piece := await response.read():
+        pieces.append(piece)
+    took_s = time.perf_counter() - began_s
+    lines = [json.loads(line) for line in b"".join(pieces).splitlines()]
+    # The first text of all and each choice's end go out at once, the rest every so often.
+    assert len(pieces) <= 2 + 4 + took_s / TEXT_EVERY_S
+    whole = await demo.ask("Tell me a story", stream=False, **asked)
+    for choice in range(4):
+        said = "".join(line["text"] for line in lines if line["t"] == "text" and line.get("choice", 0) == choice)
+        assert said == "".join(
+            line["text"] for line in whole.lines if line["t"] == "text" and line.get("choice", 0) == choice
+        )
 
 
 async def test_usage_is_exact_by_the_models_own_tokenizer(demo, vocabulary):
