@@ -1,6 +1,7 @@
 """What remote requests suffer while the local worker runs flat out: the same windows with it idle and with it busy."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from bench.figures import Judgement, judge_at_most
 from bench.measure import Bench
 from bench.modes import WARM_UP, Mode
 from bench.running import RunningTarget
-from bench.targets import CLIENT_KEY, Target, UnavailableError, mixgate_config
+from bench.targets import CLIENT_KEY, ROOT, Target, UnavailableError, mixgate_config
 from bench.tools import run_load
 from bench.watched_serve import LAG_FILE, RECORD
 
@@ -87,9 +88,9 @@ def measure_beside_local(
     lag_file.write_bytes(b"")
     config = place.folder / "providers.yaml"
     config.write_text(_with_local(mixgate_config(place.upstream_port)))
-    command = (sys.executable, "-m", "bench.watched_serve", *target.command[1:])
-    path = str(Path(__file__).parent.parent)
-    environment = {**target.environment, LAG_FILE: str(lag_file), "PYTHONPATH": path}
+    command = (sys.executable, "-P", "-m", "bench.watched_serve", *target.command[1:])
+    paths = filter(None, (target.environment["PYTHONPATH"], str(ROOT)))
+    environment = {**target.environment, LAG_FILE: str(lag_file), "PYTHONPATH": os.pathsep.join(paths)}
     watched = replace(target, command=command, environment=environment)
     (bench.bodies / "local.json").write_text(json.dumps(LOCAL_BODY))
     idle: list[Condition] = []
