@@ -400,3 +400,29 @@ async def test_the_dashboard_shows_what_is_on_its_way_at_all_workers_whichever_a
                 one.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
             await stop(running)
+
+
+async def test_an_address_has_as_many_tries_to_sign_in_as_at_one_process_and_a_sign_out_holds_for_all(tmp_path):
+    config = tmp_path / "providers.yaml"
+    config.write_text("gateway: {admin_token: env:ADMIN}\n" + openai_config("http://127.0.0.1:9/v1"))
+    async with served(config, "--workers", "3", env={"ADMIN": ADMIN}) as (running, _):
+        origin = {"origin": running.url}
+
+        async def ask(path, method="POST", **more):
+            async with httpx.AsyncClient(base_url=running.url, timeout=30, trust_env=False) as client:
+                more["headers"] = origin | more.get("headers", {})
+                return await client.request(method, f"/dashboard/api/{path}", **more)
+
+        good = await ask("sign-in", json={"token": ADMIN})
+        assert good.status_code == 200
+        cookie = {"cookie": good.headers["set-cookie"].partition(";")[0]}
+        seen = [(await ask("overview", "GET", headers=cookie)).status_code for _ in range(8)]
+        assert seen == [200] * 8, "whichever worker answers knows who is signed in"
+        tried = [(await ask("sign-in", json={"token": "wrong"})).status_code for _ in range(12)]
+        assert Counter(tried) == {401: 4, 429: 8}
+        csrf = {"x-mixgate-csrf": good.json()["csrf"]}
+        looking = [asyncio.create_task(ask("overview", "GET", headers=cookie)) for _ in range(8)]
+        assert (await ask("sign-out", json={}, headers=cookie | csrf)).status_code < 300
+        await asyncio.gather(*looking)
+        assert {(await ask("overview", "GET", headers=cookie)).status_code for _ in range(8)} == {401}
+        await stop(running)
