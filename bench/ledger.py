@@ -14,7 +14,7 @@ from bench.figures import Judgement
 from bench.generated_ledger import DAYS, fill
 from gateway.ledger.books import FOLDER_NAME, Books
 from gateway.ledger.costs import Ending, settlement_of, tariff_of
-from gateway.ledger.entry import Intent, row_of
+from gateway.ledger.entry import Intent, head_of, row_of
 from gateway.ledger.journal import INTENT, Journal
 from gateway.state.blocks import Packed
 from gateway.state.connection import FILE_NAME, open_writer
@@ -137,7 +137,7 @@ def _requests(home: Path, repeats: int) -> tuple[float, float]:
         made = [(intent(run * REQUESTS + number), ending(number)) for number in range(REQUESTS)]
         thread_ns, process_ns = time.thread_time_ns(), time.process_time_ns()
         for one, end in made:
-            books.begin(one, TARIFF)
+            books.begin(head_of(one), one.tags, TARIFF)
             books.end(one.attempt_id, end)
         loop_ns = min(loop_ns, time.thread_time_ns() - thread_ns)
         store.flush(WAIT_S)
@@ -166,7 +166,7 @@ def _empty(home: Path, for_s: float) -> tuple[float, float]:
         while number < past_s * TOP_PER_S:
             number += 1
             one = intent(number)
-            books.begin(one, TARIFF)
+            books.begin(head_of(one), one.tags, TARIFF)
             books.end(one.attempt_id, ending(number))
         time.sleep(0.001)
     ended_s = time.monotonic()
@@ -208,7 +208,7 @@ def _time_ns(work: Callable[[], object], times: int) -> float:
 def rows_of_many(count: int) -> Iterator[list[Row]]:
     """So many rows of DAYS days, as batches."""
     step_us = DAYS * 24 * HOUR_US // count
-    settled = settlement_of(intent(0), ending(0), TARIFF)
+    settled = settlement_of(START_US, ending(0), TARIFF)
     at = Intent.__struct_fields__.index("unix_us")
     for start in range(0, count, BATCH_ROWS):
         batch: list[Row] = []

@@ -11,11 +11,9 @@ from gateway.config.catalogue import Catalogue
 from gateway.errors import UnaffordableError
 from gateway.ledger.books import Books
 from gateway.ledger.costs import Ending, Tariff, tariff_of
-from gateway.ledger.entry import Intent
 from gateway.payment import Payment
 from gateway.sharing.base import Later
 from providers.errors import ConnectError, ProviderError
-from providers.messages import Usage
 
 US_PER_S: Final = 1_000_000
 ERROR_STATUS_MIN: Final = 400
@@ -67,7 +65,8 @@ class Bill(Struct, frozen=True):
     """The entries of one request."""
 
     books: Books
-    tariff_of: Callable[[str], Tariff]
+    tariffs: Tariffs
+    catalogue: Catalogue
     origin: Origin
     route: str
     stream: bool
@@ -93,57 +92,58 @@ class Bill(Struct, frozen=True):
     def write(self, attempt: Attempt, now_us: int) -> None:
         """Write down that it is sent now."""
         origin, endpoint, payment = self.origin, attempt.endpoint, self.payment
-        tariff = self.tariff_of(endpoint.id)
-        intent = Intent(
+        endpoint_id = endpoint.id
+        tariff = self.tariffs.of(endpoint_id, self.catalogue)
+        head = (
             self._id(attempt),
             now_us,
             origin.key_id,
             self.route,
             endpoint.model,
-            endpoint.id,
+            endpoint_id,
             endpoint.provider,
             origin.surface,
             self.stream,
-            tariff.snapshot.price_id,
+            tariff.price_id,
             self.prompt_tokens,
             self.output_limit,
-            0 if payment is None else payment.worst.get(endpoint.id, 0),
+            0 if payment is None else payment.worst.get(endpoint_id, 0),
             origin.app,
             origin.referer,
             origin.user,
             origin.session,
-            origin.tags,
         )
-        self.books.begin(intent, tariff)
+        self.books.begin(head, origin.tags, tariff)
 
     def end(self, attempt: Attempt, error: ProviderError | None) -> None:
         """It is over: what it cost is noted on it."""
         if isinstance(error, UnaffordableError):
             return  # it was never sent
-        usage, ttft_s = attempt.usage, attempt.ttft_s
-        output_tokens = attempt.output_seen
+        usage, ttft_s, output_tokens = attempt.usage, attempt.ttft_s, attempt.output_seen
         if usage is not None and not attempt.counted:
             # Of an answer that was cut, what the provider had said so far holds for the prompt, and not for the rest.
             output_tokens = max(output_tokens, usage.output_tokens or 0)
             usage = replace(usage, output_tokens=None, cost_in_nusd=None)
+        outcome, attempt_id = attempt.outcome, self._id(attempt)
         ending = Ending(
             unix_us=self._now_us(),
-            outcome="failed" if attempt.outcome == "running" else attempt.outcome,
+            outcome="failed" if outcome == "running" else outcome,
             code=attempt.code,
             usage=usage,
-            estimate=Usage(input_tokens=self.prompt_tokens, output_tokens=output_tokens),
+            prompt_tokens=self.prompt_tokens,
+            output_tokens=output_tokens,
             refused=_was_refused(attempt, error),
             images=self.images,
             ttft_ms=None if ttft_s is None else round(ttft_s * 1000),
             duration_ms=round(attempt.duration_s * 1000),
             upstream_id=attempt.upstream_id or (None if error is None else error.request_id),
         )
-        settlement = self.books.end(self._id(attempt), ending)
+        settlement = self.books.end(attempt_id, ending)
         if settlement is not None:
             attempt.cost_in_nusd = settlement.cost_in_nusd
             attempt.cost_source = settlement.cost_source
             if self.payment is not None:
-                self.payment.settle(self._id(attempt), settlement.cost_in_nusd)
+                self.payment.settle(attempt_id, settlement.cost_in_nusd)
 
     def note(self, attempt: Attempt) -> None:
         """How far it is, for whoever finds that the gateway was killed in the middle of it."""

@@ -247,7 +247,8 @@ class Engine:
             )
         return Bill(
             books,
-            lambda endpoint_id: self._tariffs.of(endpoint_id, fleet.catalogue),
+            self._tariffs,
+            fleet.catalogue,
             origin,
             plan.route,
             ask.stream,

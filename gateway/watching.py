@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -50,7 +50,7 @@ class Watching:
         """
         adopt(settings.log)
         self.store = store
-        sinks: list[Sink] = [self.meter]
+        sinks: list[Sink] = []
         books.on_settled = self.meter.settled
         if settings.log.requests:
             self._lines = RequestLog()
@@ -62,7 +62,7 @@ class Watching:
             exporter.start()
             sinks.append(exporter)
             engine.propagator = Propagator(telemetry.sample)
-        engine.sink = _Sinks(store, *sinks)
+        engine.sink = _Sinks(store, self.meter, sinks)
 
     async def end(self) -> None:
         """Write and export what is left."""
@@ -98,15 +98,17 @@ class Watching:
 
 
 class _Sinks:
-    """Several sinks as one; what the first says counts."""
+    """The store, the meter and other sinks as one; what the store says counts."""
 
-    __slots__ = ("_first", "_others")
+    __slots__ = ("_meter", "_others", "_store")
 
-    def __init__(self, first: Sink, *others: Sink) -> None:
-        self._first = first
-        self._others = others
+    def __init__(self, store: Store, meter: Meter, others: Sequence[Sink]) -> None:
+        self._store = store
+        self._meter = meter
+        self._others = tuple(others)
 
     def put(self, record: Trace, /) -> bool:
+        self._meter.put(record)
         for one in self._others:
             one.put(record)
-        return self._first.put(record)
+        return self._store.put(record)

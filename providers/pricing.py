@@ -27,10 +27,10 @@ def price_in_force(
         prompt_tokens: Of the whole prompt, cached ones too. None: unknown, so no override for long prompts holds.
         now_utc: When the answer was asked for, in UTC.
     """
-    figures = [price, *(override.price for override in overrides if _holds(override, prompt_tokens, now_utc))]
+    figures = [price, *[override.price for override in overrides if _holds(override, prompt_tokens, now_utc)]]
     if len(figures) == 1:
         return price
-    return Price(*(_last(*each) for each in zip(*map(_figures, figures), strict=True)))
+    return Price(*[_last(*each) for each in zip(*map(_figures, figures), strict=True)])
 
 
 def cost_in_nusd(
@@ -56,22 +56,22 @@ def cost_in_nusd(
     if price is None:
         return None
     whole_input, output = _count(usage.input_tokens), _count(usage.output_tokens)
-    prices = price_in_force(price, overrides, prompt_tokens=whole_input, now_utc=now_utc)
-    read, written = _count(usage.cached_input_tokens) or 0, _count(usage.cache_write_tokens) or 0
+    if overrides:
+        price = price_in_force(price, overrides, prompt_tokens=whole_input, now_utc=now_utc)
+    most = whole_input or 0
     # A provider that counts more cached tokens than the prompt has is not billed for less than nothing.
-    read = min(read, whole_input or 0)
-    written = min(written, (whole_input or 0) - read)
-    plain = None if whole_input is None else whole_input - read - written
-    parts = (
-        _times(plain, prices.input_in_pusd),
-        _times(read, _first(prices.cache_read_in_pusd, prices.input_in_pusd)),
-        _times(written, _first(prices.cache_write_in_pusd, prices.input_in_pusd)),
-        _times(output, prices.output_in_pusd),
-        prices.request_in_pusd or 0,  # most charge nothing for the request itself, and say so by saying nothing
-        _times(images, prices.image_in_pusd or 0),
-    )
-    known = [part for part in parts if part is not None]
-    return _round_half_even(sum(known), PICO_PER_NANO) if len(known) == len(parts) else None
+    read = min(_count(usage.cached_input_tokens) or 0, most)
+    written = min(_count(usage.cache_write_tokens) or 0, most - read)
+    input_in_pusd = price.input_in_pusd
+    plain = _times(None if whole_input is None else whole_input - read - written, input_in_pusd)
+    answer = _times(output, price.output_in_pusd)
+    cached = _times(read, _or(price.cache_read_in_pusd, input_in_pusd)) if read else 0
+    kept = _times(written, _or(price.cache_write_in_pusd, input_in_pusd)) if written else 0
+    if plain is None or answer is None or cached is None or kept is None:
+        return None
+    # Most charge nothing for the request itself or for an image, and say so by saying nothing.
+    beside = (price.request_in_pusd or 0) + (images * (price.image_in_pusd or 0) if images else 0)
+    return _round_half_even(plain + answer + cached + kept + beside, PICO_PER_NANO)
 
 
 def _holds(override: PriceOverride, prompt_tokens: int | None, now_utc: datetime) -> bool:
@@ -102,12 +102,12 @@ def _figures(price: Price) -> tuple[int | None, ...]:
     )
 
 
-def _first(*figures: int | None) -> int | None:
-    return next((figure for figure in figures if figure is not None), None)
+def _or(figure: int | None, other: int | None) -> int | None:
+    return other if figure is None else figure
 
 
 def _last(*figures: int | None) -> int | None:
-    return _first(*reversed(figures))
+    return next((figure for figure in reversed(figures) if figure is not None), None)
 
 
 def _count(tokens: int | None) -> int | None:
@@ -122,5 +122,6 @@ def _times(count: int | None, price_in_pusd: int | None) -> int | None:
 
 
 def _round_half_even(amount: int, unit: int) -> int:
-    whole, rest = divmod(amount, unit)
-    return whole + (2 * rest > unit or (2 * rest == unit and whole % 2 == 1))
+    whole = amount // unit
+    twice = 2 * (amount - whole * unit)
+    return whole + 1 if twice > unit or (twice == unit and whole % 2 == 1) else whole

@@ -69,28 +69,28 @@ class Backlog:
         """Let the store keep a snapshot."""
         self._prices.append(snapshot)
 
-    def add(self, row: Row, segment: Segment | None, before: tuple[int, int] | None) -> None:
+    def add(self, row: Row, segment: Segment | None, start: int | None) -> None:
         """Let the store write a row. Where the journal has it, it need not wait in memory too.
 
         Args:
             row: In the order of ENTRY_COLUMNS.
             segment: What the journal has of it; None: nothing.
-            before: The journal's position before the row was written to it; None: it was not.
+            start: Where in there the row begins, as the last that was written; None: it is not there.
         """
-        if before is not None and segment is not None and self._spools(before):
+        if start is not None and segment is not None and self._spools(segment.number, start):
             self._spans[-1].end = (segment.number, segment.end)
         else:
             self._queue.append(_Taken(row, segment))
 
-    def _spools(self, before: tuple[int, int]) -> bool:
-        """Whether the next entry waits in the journal alone."""
-        span = self._spans[-1] if self._spans else None
-        if span is None or span.closed:
+    def _spools(self, number: int, start: int) -> bool:
+        """Whether the next entry, which begins there, waits in the journal alone."""
+        spans = self._spans
+        if not spans or spans[-1].closed:
             if not self.full:
                 return False
-            self._spans.append(_Span(before, before))
-        elif self._is_near(span.start, before):
-            span.closed = True
+            spans.append(_Span((number, start), (number, start)))
+        elif self._is_near(spans[-1].start, (number, start)):
+            spans[-1].closed = True
             return False
         return True
 

@@ -9,17 +9,18 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from msgspec import Struct
 
 from gateway.ledger.backlog import Backlog
 from gateway.ledger.costs import MICROSECONDS, Ending, Tariff, settlement_of
-from gateway.ledger.entry import Intent, Settlement, mended, row_of
+from gateway.ledger.entry import Head, Settlement, completed, mended
+from gateway.ledger.intent import Intent
 from gateway.ledger.journal import CHECKPOINT, ENTRY, INTENT, PRICE, Journal
 from gateway.ledger.recovery import Recovery
-from gateway.ledger.segment import Segment
+from gateway.ledger.segment import Segment, size_of
 from gateway.state.store import Store
 
 FOLDER_NAME: Final = "journal"
@@ -30,6 +31,10 @@ RETRY_AFTER_S: Final = 5.0
 
 _log = logging.getLogger("mixgate.ledger")
 _encode: Final = msgspec.msgpack.Encoder().encode
+ID_AT: Final = 0
+SENT_AT: Final = 1
+ENDPOINT_AT: Final = 5
+"""Where in a Head they are."""
 _UNSTORABLE: Final = (OverflowError, UnicodeEncodeError)
 """A number or a text that no file takes, whoever it came from."""
 
@@ -37,11 +42,27 @@ _UNSTORABLE: Final = (OverflowError, UnicodeEncodeError)
 class _Open(Struct):
     """An Attempt that is on its way."""
 
-    intent: Intent
-    tariff: Tariff | None
-    segment: Segment | None
+    head: Head
+    tags: tuple[str, ...]
+    tariff: Tariff
+    segment: Segment | None = None
     output_tokens: int = 0
     """As last noted in the journal."""
+
+    @property
+    def sent_us(self) -> int:
+        """When it was sent."""
+        return cast("int", self.head[SENT_AT])
+
+    @property
+    def noted(self) -> tuple[Any, ...]:
+        """An Intent as the journal has it."""
+        return (*self.head, self.tags) if self.tags else self.head
+
+    @property
+    def intent(self) -> Intent:
+        """The same for whoever wants to look at it."""
+        return Intent(*self.noted)
 
 
 class Books:
@@ -52,8 +73,8 @@ class Books:
         """Settlements of what was settled before, or never begun. They change nothing."""
         self.unjournaled = 0
         """Attempts whose beginning the journal could not take: a crash would have lost them."""
-        self.on_settled: Callable[[Intent, Settlement], None] | None = None
-        """Told of every Attempt that is settled, once, with what is stored of it."""
+        self.on_settled: Callable[[str, Settlement], None] | None = None
+        """Told of every Attempt that is settled, once: its Endpoint, and what became of it."""
         self._journal = journal
         self._store = store
         self._recovery = Recovery(journal, lambda: int(unix_time_s() * MICROSECONDS))
@@ -107,28 +128,32 @@ class Books:
         """Wait until the store has everything that a crash left. Blocks."""
         return self._backlog.recovered.wait(timeout_s)
 
-    def begin(self, intent: Intent, tariff: Tariff | None = None) -> None:
+    def begin(self, head: Head, tags: tuple[str, ...], tariff: Tariff) -> None:
         """An Attempt is about to be sent. To be called before a byte of it is.
 
         Args:
-            intent: What it is.
+            head: What it is.
+            tags: Its client's.
             tariff: What it will be billed by.
         """
         if self._journal.failed:
             self._write_again()
-        if intent.attempt_id in self._open:
+        attempt_id: str = head[ID_AT]
+        if attempt_id in self._open:
             self.repeated += 1
             return
+        one = _Open(head, tags, tariff)
         try:
-            segment = self._note(intent, tariff)
+            segment = self._note(one)
         except _UNSTORABLE:
-            intent = mended(intent)
-            segment = self._note(intent, tariff)
+            one.head, one.tags = mended(head), mended(tags)
+            segment = self._note(one)
         if segment is None:
             self.unjournaled += 1
         else:
             segment.held += 1
-        self._open[intent.attempt_id] = _Open(intent, tariff, segment)
+            one.segment = segment
+        self._open[attempt_id] = one
 
     def checkpoint(self, attempt_id: str, output_tokens: int) -> None:
         """An answer has come this far: what would be estimated, were the gateway killed now."""
@@ -140,61 +165,51 @@ class Books:
     def end(self, attempt_id: str, ending: Ending) -> Settlement | None:
         """An Attempt is over: work out what it cost, by the tariff with which it was begun, and settle it.
 
-        None where it is not on its way.
+        None where it was settled before or never begun: then nothing changes.
         """
         one = self._open.get(attempt_id)
-        if one is None or one.tariff is None:
-            self.repeated += 1
-            return None
-        settlement = settlement_of(one.intent, ending, one.tariff)
-        self.settle(settlement)
-        return settlement
-
-    def settle(self, settlement: Settlement) -> bool:
-        """An Attempt is over. False where it was settled before or never begun: then nothing changes."""
-        one = self._open.pop(settlement.attempt_id, None)
         if one is None:
             self.repeated += 1
-            return False
-        row = row_of(one.intent, settlement)
+            return None
+        settlement = settlement_of(one.sent_us, ending, one.tariff)
+        del self._open[attempt_id]
+        row = completed(one.head, one.tags, settlement)
         try:
             payload = _encode(row)
         except _UNSTORABLE:
-            settlement = mended(settlement)
-            row = row_of(one.intent, settlement)
+            row = mended(row)
             payload = _encode(row)
-        journal = self._journal
-        before = journal.position
-        segment = journal.append(ENTRY, payload)
+        began, segment = one.segment, self._journal.append(ENTRY, payload)
         if segment is None:
             # Its intent stays in the journal: after a crash that is all there is. It is let go when the row is safe.
-            self._backlog.add(row, one.segment, None)
+            self._backlog.add(row, began, None)
         else:
             segment.held += 1
-            if one.segment is not None:
-                one.segment.held -= 1
-            self._backlog.add(row, segment, before)
+            if began is not None:
+                began.held -= 1
+            self._backlog.add(row, segment, segment.end - size_of(payload))
         self._store.wake()
         if self.on_settled is not None:
-            self.on_settled(one.intent, settlement)
-        return True
+            self.on_settled(cast("str", one.head[ENDPOINT_AT]), settlement)
+        return settlement
 
     def close(self) -> None:
         """Hand the journal to the disk; to be called once the store is closed. Blocks."""
         self._journal.close()
 
-    def _note(self, intent: Intent, tariff: Tariff | None) -> Segment | None:
+    def _note(self, one: _Open) -> Segment | None:
         """Write down by what it is billed, and behind that in the same file what begins."""
-        payload = _encode(intent)
-        if tariff is None or not intent.price_id:
+        payload = _encode(one.noted)
+        price_id = one.tariff.price_id
+        if not price_id:
             return self._journal.append(INTENT, payload)
         noted = self._noted
-        if noted is None or intent.price_id not in noted.prices:
+        if noted is None or price_id not in noted.prices:
             # First, as a kill may come between the two: an Attempt that is known must have a price.
-            noted = self._note_price(tariff)
+            noted = self._note_price(one.tariff)
         segment = self._journal.append(INTENT, payload)
-        if segment is not noted and segment is not None and intent.price_id not in segment.prices:
-            self._note_price(tariff)
+        if segment is not noted and segment is not None and price_id not in segment.prices:
+            self._note_price(one.tariff)
             segment = self._journal.append(INTENT, payload)
         self._noted = segment
         return segment
@@ -214,7 +229,7 @@ class Books:
         self._journal.failed = False
         for one in self._open.values():
             if one.segment is not None and one.segment.failed:
-                segment = self._note(one.intent, one.tariff)
+                segment = self._note(one)
                 if segment is not None:
                     one.segment.held -= 1
                     segment.held += 1

@@ -12,7 +12,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from gateway.ledger.entry import NO_PRICE, CostSource, Intent, Outcome, Priced, Settlement, UsageSource
+from gateway.ledger.entry import NO_PRICE, CostSource, Outcome, Settlement, UsageSource
+from gateway.ledger.intent import Intent, Priced
 from gateway.state.entries import PriceSnapshot
 from providers.base import Price, PriceOverride
 from providers.messages import Usage
@@ -24,6 +25,8 @@ MICROSECONDS: Final = 1_000_000
 RECOVERED_CODE: Final = "gateway_killed"
 """What is said of an Attempt in the middle of which the gateway died."""
 _NOBODY_COUNTED: Final = Usage()
+_ANY_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""For prices that do not depend on the time."""
 
 
 class Tariff(Struct, frozen=True):
@@ -32,6 +35,11 @@ class Tariff(Struct, frozen=True):
     snapshot: PriceSnapshot
     price: Price | None
     overrides: tuple[PriceOverride, ...]
+
+    @property
+    def price_id(self) -> str:
+        """Of its snapshot; NO_PRICE where nobody knows the price."""
+        return self.snapshot.price_id
 
 
 class Ending(Struct, frozen=True, kw_only=True):
@@ -42,8 +50,10 @@ class Ending(Struct, frozen=True, kw_only=True):
     code: str | None = None
     usage: Usage | None = None
     """As the provider counted; None or parts of None where it did not say."""
-    estimate: Usage | None = None
-    """Our own count of prompt and answer so far, for what the provider did not say."""
+    prompt_tokens: int | None = None
+    """By our own count, for where the provider did not say."""
+    output_tokens: int | None = None
+    """Of the answer so far, by our own count."""
     refused: bool = False
     """It never reached anybody, or was answered with an error status before any content: nobody charges for that."""
     images: int = 0
@@ -74,11 +84,11 @@ def read_tariff(snapshot: PriceSnapshot) -> Tariff:
     return Tariff(snapshot, priced.price, priced.overrides)
 
 
-def settlement_of(intent: Intent, ending: Ending, tariff: Tariff) -> Settlement:
-    """What an Attempt cost, who says so, and who counted."""
+def settlement_of(sent_us: int, ending: Ending, tariff: Tariff) -> Settlement:
+    """What an Attempt cost that was sent then, who says so, and who counted."""
     usage, usage_source = _counted(ending)
-    cost, cost_source = _cost(intent, ending, tariff, usage, usage_source)
-    return _settlement(intent.attempt_id, ending, usage, usage_source, cost, cost_source)
+    cost, cost_source = _cost(sent_us, ending, tariff, usage, usage_source)
+    return _settlement(ending, usage, usage_source, cost, cost_source)
 
 
 def recovered(intent: Intent, output_tokens: int, tariff: Tariff | None, *, unix_us: int) -> Settlement:
@@ -91,14 +101,14 @@ def recovered(intent: Intent, output_tokens: int, tariff: Tariff | None, *, unix
         unix_us: Now.
     """
     usage = Usage(input_tokens=intent.prompt_tokens, output_tokens=output_tokens)
-    cost = None if tariff is None else cost_in_nusd(tariff.price, tariff.overrides, usage, _utc(intent.unix_us))
+    cost = None if tariff is None else _by_tariff(tariff, usage, intent.unix_us)
     ending = Ending(unix_us=unix_us, outcome="failed", code=RECOVERED_CODE)
-    return _settlement(intent.attempt_id, ending, usage, "recovered", cost, "unknown" if cost is None else "recovered")
+    return _settlement(ending, usage, "recovered", cost, "unknown" if cost is None else "recovered")
 
 
 def _counted(ending: Ending) -> tuple[Usage, UsageSource]:
     """The tokens, and by whom. What the provider left out is filled in from our estimate."""
-    usage, estimate = ending.usage or _NOBODY_COUNTED, ending.estimate or _NOBODY_COUNTED
+    usage = ending.usage or _NOBODY_COUNTED
     counted_in, counted_out = sane(usage.input_tokens), sane(usage.output_tokens)
     if counted_in is not None and counted_out is not None:
         return usage, "provider"
@@ -106,8 +116,8 @@ def _counted(ending: Ending) -> tuple[Usage, UsageSource]:
     if ending.refused and not said:
         return _NOBODY_COUNTED, "none"
     mixed = Usage(
-        input_tokens=sane(estimate.input_tokens) if counted_in is None else counted_in,
-        output_tokens=sane(estimate.output_tokens) if counted_out is None else counted_out,
+        input_tokens=sane(ending.prompt_tokens) if counted_in is None else counted_in,
+        output_tokens=sane(ending.output_tokens) if counted_out is None else counted_out,
         cached_input_tokens=usage.cached_input_tokens,
         cache_write_tokens=usage.cache_write_tokens,
         reasoning_tokens=usage.reasoning_tokens,
@@ -117,25 +127,28 @@ def _counted(ending: Ending) -> tuple[Usage, UsageSource]:
 
 
 def _cost(
-    intent: Intent, ending: Ending, tariff: Tariff, usage: Usage, usage_source: UsageSource
+    sent_us: int, ending: Ending, tariff: Tariff, usage: Usage, usage_source: UsageSource
 ) -> tuple[int | None, CostSource]:
     charged = None if ending.usage is None else ending.usage.cost_in_nusd
     if charged is not None and 0 <= charged <= COST_MAX_IN_NUSD:
         return charged, "provider"
     if ending.refused and usage_source == "none":
         return 0, "none"
-    now_utc = _utc(intent.unix_us)
-    cost = cost_in_nusd(tariff.price, tariff.overrides, usage, now_utc, images=ending.images)
+    cost = _by_tariff(tariff, usage, sent_us, ending.images)
     if cost is None or cost > COST_MAX_IN_NUSD:
         return None, "unknown"
     return cost, "price" if usage_source == "provider" else "estimate"
 
 
+def _by_tariff(tariff: Tariff, usage: Usage, sent_us: int, images: int = 0) -> int | None:
+    now_utc = datetime.fromtimestamp(sent_us / MICROSECONDS, UTC) if tariff.overrides else _ANY_TIME
+    return cost_in_nusd(tariff.price, tariff.overrides, usage, now_utc, images=images)
+
+
 def _settlement(
-    attempt_id: str, ending: Ending, usage: Usage, usage_source: UsageSource, cost: int | None, cost_source: CostSource
+    ending: Ending, usage: Usage, usage_source: UsageSource, cost: int | None, cost_source: CostSource
 ) -> Settlement:
     return Settlement(
-        attempt_id,
         ending.unix_us,
         ending.outcome,
         ending.code,
@@ -156,7 +169,3 @@ def _settlement(
 def sane(tokens: int | None) -> int | None:
     """A count of tokens; None where it is negative or more than any answer can hold."""
     return tokens if tokens is not None and 0 <= tokens <= BILLED_TOKENS_MAX else None
-
-
-def _utc(unix_us: int) -> datetime:
-    return datetime.fromtimestamp(unix_us / MICROSECONDS, UTC)

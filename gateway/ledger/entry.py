@@ -1,14 +1,14 @@
 """What is noted of an Attempt before it is sent, and once it is over. Integers only: nano-USD, tokens, microseconds."""
 
 from collections.abc import Iterable
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import astuple, replace
+from msgspec.structs import astuple
 
+from gateway.ledger.intent import Intent
 from gateway.state.entries import Entry, PriceSnapshot
-from providers.base import Price, PriceOverride
 
 __all__ = ["NO_PRICE", "TEXT_MAX", "CostSource", "Entry", "Intent", "Outcome", "PriceSnapshot", "Settlement"]
 
@@ -26,50 +26,16 @@ TAGS_MAX: Final = 16
 NO_PRICE: Final = ""
 """The price id of Endpoints whose price nobody knows."""
 
+Head: TypeAlias = tuple[Any, ...]
+"""What of a row is known when its Attempt is sent: the values of an Intent, but for its tags."""
+
 _INTEGER_MAX: Final = 2**63 - 1
-_AnyStruct = TypeVar("_AnyStruct", bound=Struct)
 _encode_json: Final = msgspec.json.Encoder().encode
 
 
-class Priced(Struct, frozen=True):
-    """What a price snapshot holds."""
-
-    price: Price | None
-    overrides: tuple[PriceOverride, ...]
-
-
-class Intent(Struct, frozen=True, gc=False, array_like=True):
-    """An Attempt that is about to be sent."""
-
-    attempt_id: str
-    """`<generation id>/<n>`, from 1."""
-    unix_us: int
-    key_id: str
-    """The public id of the client key; empty where callers need none."""
-    route: str
-    model: str
-    endpoint: str
-    provider: str
-    surface: str
-    stream: bool
-    price_id: str
-    """Of the PriceSnapshot by which it is billed."""
-    prompt_tokens: int
-    """Our estimate, or exact count."""
-    output_limit: int | None = None
-    reserved_in_nusd: int = 0
-    app: str = ""
-    """The title that the application gives itself; as all texts of clients, cut to TEXT_MAX by whoever takes it."""
-    referer: str = ""
-    user: str = ""
-    session: str = ""
-    tags: tuple[str, ...] = ()
-
-
-class Settlement(Struct, frozen=True, gc=False, array_like=True):
+class Settlement(Struct, frozen=True, gc=False):
     """What became of it."""
 
-    attempt_id: str
     ended_unix_us: int
     outcome: Outcome
     code: str | None
@@ -89,28 +55,48 @@ class Settlement(Struct, frozen=True, gc=False, array_like=True):
 
 def row_of(intent: Intent, settlement: Settlement) -> tuple[Any, ...]:
     """Both together, in the order of ENTRY_COLUMNS."""
-    values = astuple(intent)
-    tags = _encode_json(intent.tags).decode() if intent.tags else ""
-    return (*values[:-1], tags, *astuple(settlement)[1:])
+    return completed(head_of(intent), intent.tags, settlement)
 
 
-def entry_of(intent: Intent, settlement: Settlement) -> Entry:
-    """Both together."""
-    return Entry(*row_of(intent, settlement))
+def head_of(intent: Intent) -> Head:
+    """All of it but the tags."""
+    values: tuple[Any, ...] = astuple(intent)
+    return values[:-1]
 
 
-def mended(struct: _AnyStruct) -> _AnyStruct:
+def completed(head: Head, tags: tuple[str, ...], settlement: Settlement) -> tuple[Any, ...]:
+    """A row, from what was known when its Attempt was sent and what became of it."""
+    ended: tuple[Any, ...] = (
+        _encode_json(tags).decode() if tags else "",
+        settlement.ended_unix_us,
+        settlement.outcome,
+        settlement.code,
+        settlement.input_tokens,
+        settlement.output_tokens,
+        settlement.cached_tokens,
+        settlement.cache_write_tokens,
+        settlement.reasoning_tokens,
+        settlement.usage_source,
+        settlement.cost_in_nusd,
+        settlement.cost_source,
+        settlement.ttft_ms,
+        settlement.duration_ms,
+        settlement.upstream_id,
+    )
+    return head + ended
+
+
+def mended(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """The same, as far as it can be stored: whole numbers of 64 bits, and text that is text."""
-    changes: dict[str, Any] = {}
-    for name in struct.__struct_fields__:
-        value: Any = getattr(struct, name)
-        if isinstance(value, str):
-            changes[name] = value.encode(errors="replace").decode()
-        elif name == "tags":
-            changes[name] = tuple(str(tag).encode(errors="replace").decode() for tag in value)
-        elif isinstance(value, int) and not isinstance(value, bool):
-            changes[name] = max(-_INTEGER_MAX, min(value, _INTEGER_MAX))
-    return replace(struct, **changes)
+    return tuple([_mended(value) for value in values])
+
+
+def _mended(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return max(-_INTEGER_MAX, min(value, _INTEGER_MAX))
+    return value
 
 
 def clipped(text: str | None) -> str:
@@ -120,4 +106,4 @@ def clipped(text: str | None) -> str:
 
 def kept_tags(tags: Iterable[str]) -> tuple[str, ...]:
     """What is kept of a client's tags: each once, so that nothing counts twice under one of them."""
-    return tuple(dict.fromkeys(clipped(tag) for tag in tags if tag))[:TAGS_MAX]
+    return tuple(dict.fromkeys([clipped(tag) for tag in tags if tag]))[:TAGS_MAX]

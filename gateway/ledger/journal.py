@@ -72,7 +72,7 @@ class Journal:
         self._hurry = threading.Event()
         self._awake = False
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="mixgate-journal", daemon=True)
+        self._keeper = threading.Thread(target=self._run, name="mixgate-journal", daemon=True)
 
     def open(self) -> None:
         """Find what was left, make room, and start the thread. What fails is in `failure`, and tried again. Blocks."""
@@ -81,7 +81,7 @@ class Journal:
             self._current = self._spares.popleft()
         self._wake.set()
         self._hurry.set()
-        self._thread.start()
+        self._keeper.start()
 
     @property
     def usable(self) -> bool:
@@ -157,7 +157,7 @@ class Journal:
         self._stopping = True
         self._wake.set()
         self._hurry.set()
-        self._thread.join(CLOSE_TIMEOUT_S)
+        self._keeper.join(CLOSE_TIMEOUT_S)
         with self._full_lock:
             left = [one for one in (*self._full, self._current, *self._spares) if one is not None]
             self._full, self._current = [], None

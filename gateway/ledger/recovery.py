@@ -8,7 +8,8 @@ from typing import Final
 import msgspec
 
 from gateway.ledger.costs import Tariff, read_tariff, recovered
-from gateway.ledger.entry import Intent, Settlement, row_of
+from gateway.ledger.entry import Settlement, row_of
+from gateway.ledger.intent import Intent
 from gateway.ledger.journal import CHECKPOINT, ENTRY, INTENT, PRICE, Journal
 from gateway.state.entries import ENTRY_COLUMNS, PriceSnapshot, Row
 

@@ -14,11 +14,17 @@ from zlib import crc32
 
 HEAD: Final = Layout("<III")
 """Of each record: the length of its payload, the checksum of kind and payload, its kind. All zero: nothing follows."""
+HEAD_BYTES: Final = 12
 MAGIC: Final = b"mixgate journal 1\n".ljust(64, b"\0")
 RECORD_MAX_BYTES: Final = 64 * 1024
 """A payload: much more than an Attempt with the longest texts takes."""
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
+
+
+def size_of(payload: bytes) -> int:
+    """What a record with this payload takes."""
+    return HEAD_BYTES + len(payload)
 
 
 class Files:
@@ -119,13 +125,11 @@ class Segment:
     def append(self, kind: int, payload: bytes) -> bool:
         """Add a record; False where it does not fit."""
         start = self.end
-        body = start + HEAD.size
-        end = body + len(payload)
+        end = start + size_of(payload)
         if end > self.size_bytes:
             return False
-        self._map[body:end] = payload
-        # The head comes last: without it there is no record.
-        HEAD.pack_into(self._map, start, len(payload), crc32(payload, kind), kind)
+        # A copy that breaks off in the middle is not what its checksum says, so there is no record then.
+        self._map[start:end] = HEAD.pack(len(payload), crc32(payload, kind), kind) + payload
         self.end = end
         return True
 
@@ -153,9 +157,9 @@ class Segment:
 def records(data: "bytes | mmap.mmap", start: int, end: int) -> Iterator[tuple[int, int, bytes]]:
     """The kind, the end and the payload of each record, up to the first that is torn or missing."""
     at = start
-    while at + HEAD.size <= end:
+    while at + HEAD_BYTES <= end:
         length, checksum, kind = HEAD.unpack_from(data, at)
-        body = at + HEAD.size
+        body = at + HEAD_BYTES
         at = body + length
         if kind == 0 or length > RECORD_MAX_BYTES or at > end:
             return

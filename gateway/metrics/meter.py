@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from gateway.explain.trace import Trace
-from gateway.ledger.entry import Intent, Settlement
+from gateway.ledger.entry import Settlement
 from gateway.metrics.families import (
     ATTEMPT_DURATION,
     ATTEMPTS,
@@ -36,7 +36,6 @@ NAMES_MAX: Final = 2048
 """Endpoints, or Routes, that are told apart: names of the configuration, and of earlier ones since the start."""
 CODES_MAX: Final = 64
 """Codes of errors that are told apart for one Endpoint; each is a class of ours."""
-TOKEN_KINDS: Final = ("input", "output", "cached", "cache_write", "reasoning")
 
 
 class _Spreading:
@@ -60,11 +59,26 @@ class _Spreading:
 class _EndpointCounts:
     """Of one Endpoint."""
 
-    __slots__ = ("attempts", "cost_in_nusd", "duration", "tokens", "ttft", "unpriced")
+    __slots__ = (
+        "attempts",
+        "cache_write_tokens",
+        "cached_tokens",
+        "cost_in_nusd",
+        "duration",
+        "input_tokens",
+        "output_tokens",
+        "reasoning_tokens",
+        "ttft",
+        "unpriced",
+    )
 
     def __init__(self) -> None:
         self.attempts: dict[tuple[str, str], int] = {}
-        self.tokens = [0] * len(TOKEN_KINDS)
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.cached_tokens = 0
+        self.cache_write_tokens = 0
+        self.reasoning_tokens = 0
         self.cost_in_nusd: dict[str, int] = {}
         self.unpriced = 0
         self.ttft = _Spreading(TTFT_BOUNDS_MS)
@@ -95,22 +109,20 @@ class Meter:
         self._endpoints: dict[str, _EndpointCounts] = {}
         self._routes: dict[tuple[str, str], _RouteCounts] = {}
 
-    def settled(self, intent: Intent, settlement: Settlement) -> None:
+    def settled(self, endpoint: str, settlement: Settlement) -> None:
         """An Attempt is in the ledger."""
-        counts = self._endpoints.get(intent.endpoint) or self._endpoint(intent.endpoint)
+        counts = self._endpoints.get(endpoint) or self._endpoint(endpoint)
         attempts, key = counts.attempts, (settlement.outcome, settlement.code or "")
-        if key not in attempts and len(attempts) >= CODES_MAX:
+        before = attempts.get(key)
+        if before is None and len(attempts) >= CODES_MAX:
             key = (settlement.outcome, OTHER)
-        attempts[key] = attempts.get(key, 0) + 1
-        tokens = counts.tokens
-        tokens[0] += settlement.input_tokens or 0
-        tokens[1] += settlement.output_tokens or 0
-        if settlement.cached_tokens:
-            tokens[2] += settlement.cached_tokens
-        if settlement.cache_write_tokens:
-            tokens[3] += settlement.cache_write_tokens
-        if settlement.reasoning_tokens:
-            tokens[4] += settlement.reasoning_tokens
+            before = attempts.get(key)
+        attempts[key] = 1 if before is None else before + 1
+        counts.input_tokens += settlement.input_tokens or 0
+        counts.output_tokens += settlement.output_tokens or 0
+        counts.cached_tokens += settlement.cached_tokens or 0
+        counts.cache_write_tokens += settlement.cache_write_tokens or 0
+        counts.reasoning_tokens += settlement.reasoning_tokens or 0
         cost = settlement.cost_in_nusd
         if cost is None:
             counts.unpriced += 1
@@ -172,7 +184,13 @@ class Meter:
 def _read_endpoint(name: str, counts: _EndpointCounts) -> Iterator[tuple[Family, Sample]]:
     for (outcome, code), count in counts.attempts.items():
         yield ATTEMPTS, ((name, outcome, code), count)
-    for kind, count in zip(TOKEN_KINDS, counts.tokens, strict=True):
+    for kind, count in (
+        ("input", counts.input_tokens),
+        ("output", counts.output_tokens),
+        ("cached", counts.cached_tokens),
+        ("cache_write", counts.cache_write_tokens),
+        ("reasoning", counts.reasoning_tokens),
+    ):
         yield TOKENS, ((name, kind), count)
     for source, amount in counts.cost_in_nusd.items():
         # Division of integers rounds once: up to a million dollars every nano-USD is still there to read.

@@ -46,7 +46,7 @@ def write(writer):
     tags = (say("first tag"), say("second tag"))
     intent = Intent(f"{name}/1", sent_us, *names, True, tariff.snapshot.price_id, 100, tags=tags, **own)
     counted = (100, 50, 0, 0, 0, "provider", 1_345_678, "price", 120, 900)
-    settlement = Settlement(f"{name}/1", sent_us + 900_000, "failed", say("code"), *counted, say("upstream id"))
+    settlement = Settlement(sent_us + 900_000, "failed", say("code"), *counted, say("upstream id"))
     writer.write_ledger(Batch([row_of(intent, settlement)], [tariff.snapshot]))
     writer.write_records([Packed(name, encode(record(name, now_s - 20, say)))], now_s)
     writer.write_events([EndpointEvent(now_s - 30, say("event endpoint"), say("event standing"), say("event cause"))])

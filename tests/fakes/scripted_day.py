@@ -125,7 +125,8 @@ class Day:
             outcome=how["outcome"],
             code=how.get("code"),
             usage=None if refused or how.get("cut") else usage,
-            estimate=None if refused else usage,
+            prompt_tokens=None if refused else usage.input_tokens,
+            output_tokens=None if refused else usage.output_tokens,
             refused=refused,
             images=ask.images,
             ttft_ms=None if refused else how["ttft_ms"],
@@ -141,7 +142,7 @@ class Day:
             code=how.get("code"),
             usage=ending.usage,
         )
-        return row_of(intent, settlement_of(intent, ending, tariff)), attempt
+        return row_of(intent, settlement_of(intent.unix_us, ending, tariff)), attempt
 
     def _record(self, name, unix_s, ask, seen, draw, tried, route, rescued):
         table = self.table(route)

@@ -30,8 +30,14 @@ def row(number: int, model: str, days_ago: float, *, app: str = "", tags=(), tar
     unix_us = int(time.time() * 1_000_000 - days_ago * DAY_US)
     intent = Intent(f"gen-{number}/1", unix_us, "k", "r", model, "p/m", "p", "chat", False, "", 10, app=app, tags=tags)
     usage = Usage(input_tokens=1001, output_tokens=7)
-    ending = Ending(unix_us=unix_us, outcome="ok", usage=usage if counted else None, estimate=usage)
-    return row_of(intent, settlement_of(intent, ending, tariff))
+    ending = Ending(
+        unix_us=unix_us,
+        outcome="ok",
+        usage=usage if counted else None,
+        prompt_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+    )
+    return row_of(intent, settlement_of(unix_us, ending, tariff))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gateway.ledger.books import FOLDER_NAME, Books
 from gateway.ledger.costs import Ending, tariff_of
-from gateway.ledger.entry import Intent
+from gateway.ledger.entry import Intent, head_of
 from gateway.ledger.journal import Journal
 from gateway.ledger.segment import Files
 from gateway.state.blocks import Packed
@@ -36,9 +36,8 @@ class Ledger:
 
     def begin(self, attempt_id: str, **facts) -> None:
         said = {"prompt_tokens": 1000} | facts
-        self.books.begin(
-            Intent(attempt_id, 1_700_000_000_000_000, "k", "r", "m", "p/m", "p", "chat", True, PRICE_ID, **said), TARIFF
-        )
+        intent = Intent(attempt_id, 1_700_000_000_000_000, "k", "r", "m", "p/m", "p", "chat", True, PRICE_ID, **said)
+        self.books.begin(head_of(intent), intent.tags, TARIFF)
 
     def end(self, attempt_id: str, output_tokens: int = 300):
         usage = Usage(input_tokens=1200, output_tokens=output_tokens)

@@ -44,7 +44,7 @@ def row(attempt_id: str, output_tokens: int | None, hour: int = 0, **facts) -> t
         10,
         tags=said["tags"],
     )
-    return row_of(intent, settlement_of(intent, Ending(unix_us=unix_us, outcome="ok", usage=usage), TARIFF))
+    return row_of(intent, settlement_of(unix_us, Ending(unix_us=unix_us, outcome="ok", usage=usage), TARIFF))
 
 
 def test_an_attempt_that_is_settled_is_a_row_with_its_cost(ledger):
@@ -175,7 +175,7 @@ def test_files_whose_attempts_are_all_in_the_store_are_removed_on_the_way(ledger
             assert ledger.store.flush(WAIT_S)
     assert ledger.journal.position[0] > 3
     while len(ledger.journals()) > 2:  # the one that is written to and the one after
-        ledger.journal._thread.join(0.05)
+        ledger.journal._keeper.join(0.05)
 
 
 class NoRoom(Files):
@@ -203,7 +203,7 @@ def test_only_where_neither_journal_nor_store_can_be_written_nothing_is_availabl
     ledger.whole("gen-2/1")  # it had begun before
     files.full = False
     while not ledger.journal.usable:
-        ledger.journal._thread.join(0.01)
+        ledger.journal._keeper.join(0.01)
     assert ledger.books.available
     ledger.whole("gen-3/1")
     assert ledger.store.flush(WAIT_S)
@@ -223,7 +223,7 @@ def test_files_are_bounded_and_what_is_over_waits_in_memory(make_ledger, monkeyp
     for number in range(5000):
         ledger.whole(f"gen-{number}/1")
         if number % 100 == 0:
-            ledger.journal._thread.join(0.01)
+            ledger.journal._keeper.join(0.01)
     assert not ledger.journal.usable
     assert len(ledger.journals()) == 3
     other.execute("ROLLBACK")
@@ -248,13 +248,13 @@ def test_a_second_gateway_in_the_same_folder_keeps_no_books_until_the_first_is_g
     assert first.store.flush(WAIT_S)
     second = make_ledger()
     while second.store.failure is None:
-        second.journal._thread.join(0.01)
+        second.journal._keeper.join(0.01)
     assert not second.books.available
     assert first.books.available
     first.end("gen-1/1")
     assert first.close()
     while not second.books.available:
-        second.journal._thread.join(0.01)
+        second.journal._keeper.join(0.01)
     assert second.books.wait_recovered(WAIT_S)
     second.whole("gen-2/1")
     assert second.store.flush(WAIT_S)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.ledger.costs import COST_MAX_IN_NUSD, Ending, read_tariff, recovered, settlement_of, tariff_of
-from gateway.ledger.entry import TAGS_MAX, TEXT_MAX, Entry, Intent, Settlement, clipped, entry_of, kept_tags
+from gateway.ledger.entry import TAGS_MAX, TEXT_MAX, Entry, Intent, Settlement, clipped, kept_tags, row_of
 from gateway.state.entries import ENTRY_COLUMNS
 from providers.base import Price, PriceOverride
 from providers.messages import Usage
@@ -20,7 +20,7 @@ INTENT = Intent(
     "gen-1/1", 1_700_000_000_000_000, "k", "r", "m", "p/m", "p", "chat", True, TARIFF.snapshot.price_id, 1000
 )
 COUNTED = Usage(input_tokens=1200, output_tokens=300)
-GUESSED = Usage(input_tokens=1000, output_tokens=40)
+GUESSED = {"prompt_tokens": 1000, "output_tokens": 40}
 
 figures = st.integers(0, 10**9)
 tokens = st.integers(0, 2_000_000)
@@ -36,45 +36,45 @@ def sources(settled: Settlement) -> tuple[str, str, int | None]:
 
 def test_the_providers_own_cost_counts_more_than_its_tokens_times_our_price():
     said = Usage(input_tokens=1200, output_tokens=300, cost_in_nusd=7)
-    assert sources(settlement_of(INTENT, end(usage=said), TARIFF)) == ("provider", "provider", 7)
+    assert sources(settlement_of(INTENT.unix_us, end(usage=said), TARIFF)) == ("provider", "provider", 7)
 
 
 def test_the_providers_tokens_count_more_than_our_estimate():
-    settled = settlement_of(INTENT, end(usage=COUNTED, estimate=GUESSED), TARIFF)
+    settled = settlement_of(INTENT.unix_us, end(usage=COUNTED, **GUESSED), TARIFF)
     assert sources(settled) == ("provider", "price", 1200 * 200 + 300 * 600)
 
 
 def test_an_answer_that_nobody_counted_is_estimated_and_says_so():
-    settled = settlement_of(INTENT, end(outcome="cancelled", code="cancelled", estimate=GUESSED), TARIFF)
+    settled = settlement_of(INTENT.unix_us, end(outcome="cancelled", code="cancelled", **GUESSED), TARIFF)
     assert sources(settled) == ("estimate", "estimate", 1000 * 200 + 40 * 600)
 
 
 def test_what_a_provider_leaves_out_of_its_count_is_estimated():
-    settled = settlement_of(INTENT, end(usage=Usage(input_tokens=1200), estimate=GUESSED), TARIFF)
+    settled = settlement_of(INTENT.unix_us, end(usage=Usage(input_tokens=1200), **GUESSED), TARIFF)
     assert sources(settled) == ("estimate", "estimate", 1200 * 200 + 40 * 600)
 
 
 def test_a_refused_attempt_costs_nothing_even_where_no_price_is_known():
     for tariff in (TARIFF, UNKNOWN):
-        settled = settlement_of(INTENT, end(outcome="failed", code="overloaded", refused=True), tariff)
+        settled = settlement_of(INTENT.unix_us, end(outcome="failed", code="overloaded", refused=True), tariff)
         assert sources(settled) == ("none", "none", 0)
         assert settled.input_tokens is None
 
 
 def test_a_refused_attempt_that_was_billed_all_the_same_is_in_the_books():
-    settled = settlement_of(INTENT, end(outcome="failed", refused=True, usage=COUNTED), TARIFF)
+    settled = settlement_of(INTENT.unix_us, end(outcome="failed", refused=True, usage=COUNTED), TARIFF)
     assert sources(settled) == ("provider", "price", 420_000)
 
 
 def test_without_a_price_the_cost_is_unknown_which_is_not_zero():
-    assert sources(settlement_of(INTENT, end(usage=COUNTED), UNKNOWN)) == ("provider", "unknown", None)
-    assert sources(settlement_of(INTENT, end(usage=COUNTED), FREE)) == ("provider", "price", 0)
+    assert sources(settlement_of(INTENT.unix_us, end(usage=COUNTED), UNKNOWN)) == ("provider", "unknown", None)
+    assert sources(settlement_of(INTENT.unix_us, end(usage=COUNTED), FREE)) == ("provider", "price", 0)
 
 
 @pytest.mark.parametrize("count", [-1, 10**9 + 1, 10**30])
 def test_a_count_that_cannot_be_is_none(count):
     absurd = Usage(input_tokens=count, output_tokens=300, reasoning_tokens=count, cached_input_tokens=count)
-    settled = settlement_of(INTENT, end(usage=absurd, estimate=GUESSED), TARIFF)
+    settled = settlement_of(INTENT.unix_us, end(usage=absurd, **GUESSED), TARIFF)
     assert (settled.input_tokens, settled.reasoning_tokens, settled.cached_tokens) == (1000, None, None)
     assert settled.usage_source == "estimate"
 
@@ -82,7 +82,7 @@ def test_a_count_that_cannot_be_is_none(count):
 @pytest.mark.parametrize("cost", [-1, COST_MAX_IN_NUSD + 1])
 def test_a_cost_that_cannot_be_is_not_believed(cost):
     said = Usage(input_tokens=1200, output_tokens=300, cost_in_nusd=cost)
-    assert sources(settlement_of(INTENT, end(usage=said), TARIFF)) == ("provider", "price", 420_000)
+    assert sources(settlement_of(INTENT.unix_us, end(usage=said), TARIFF)) == ("provider", "price", 420_000)
 
 
 def test_an_attempt_that_was_cut_by_our_own_end_is_estimated_from_how_far_it_was():
@@ -103,7 +103,7 @@ def test_every_row_is_rounded_once_half_to_even_and_never_more(price, counts):
         (read_in - read - written) * price[0] + output * price[1] + read * price[2] + written * price[3] + price[4],
         1000,
     )
-    settled = settlement_of(INTENT, end(usage=usage), tariff)
+    settled = settlement_of(INTENT.unix_us, end(usage=usage), tariff)
     if exact > COST_MAX_IN_NUSD:
         assert settled.cost_in_nusd is None
     else:
@@ -131,13 +131,14 @@ def test_a_snapshot_says_all_that_a_tariff_is_and_its_id_follows_from_it(price, 
 
 
 def test_intent_and_settlement_together_are_a_row():
-    settled = settlement_of(INTENT, end(usage=COUNTED, ttft_ms=7, duration_ms=9, upstream_id="u-1"), TARIFF)
-    entry = entry_of(INTENT, settled)
+    settled = settlement_of(INTENT.unix_us, end(usage=COUNTED, ttft_ms=7, duration_ms=9, upstream_id="u-1"), TARIFF)
+    entry = Entry(*row_of(INTENT, settled))
     assert Entry.__struct_fields__ == ENTRY_COLUMNS
-    assert (*Intent.__struct_fields__, *Settlement.__struct_fields__[1:]) == ENTRY_COLUMNS
-    for name in Intent.__struct_fields__[:-1]:
+    given = Intent.__struct_fields__
+    assert ENTRY_COLUMNS[: len(given)] == given
+    for name in given[:-1]:
         assert getattr(entry, name) == getattr(INTENT, name)
-    for name in Settlement.__struct_fields__:
+    for name in ENTRY_COLUMNS[len(given) :]:
         assert getattr(entry, name) == getattr(settled, name)
 
 

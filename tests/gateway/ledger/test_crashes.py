@@ -127,7 +127,7 @@ def forget(ledger: Ledger) -> None:
     ledger.journal._stopping = True
     ledger.journal._hurry.set()
     ledger.journal._wake.set()
-    ledger.journal._thread.join()
+    ledger.journal._keeper.join()
     ledger.journal._lock.release()
 
 
@@ -199,7 +199,7 @@ def forget_journal(journal: Journal) -> None:
     journal._stopping = True
     journal._hurry.set()
     journal._wake.set()
-    journal._thread.join()
+    journal._keeper.join()
     journal._lock.release()
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.ledger.entry import Intent, Settlement
+from gateway.ledger.entry import Settlement
 from gateway.metrics import meter as module
 from gateway.metrics.exposition import render
 from gateway.metrics.families import ATTEMPTS, COST, FAMILIES, OTHER, REQUESTS, TTFT, UNPRICED, Spread, Told
@@ -13,13 +13,9 @@ from gateway.metrics.gauges import _first
 from gateway.metrics.meter import Meter
 
 
-def intent(endpoint="p/m"):
-    return Intent("g/1", 1, "k", "r", "m", endpoint, "p", "openai", True, "x", 10)
-
-
 def settlement(*, outcome="ok", code=None, cost=5, source="price", ttft_ms=120, **tokens):
     counts = (tokens.get("input", 7), tokens.get("output", 3), tokens.get("cached"), None, None)
-    return Settlement("g/1", 2, outcome, code, *counts, "provider", cost, source, ttft_ms, 900, None)
+    return Settlement(2, outcome, code, *counts, "provider", cost, source, ttft_ms, 900, None)
 
 
 def trace(route="m", surface="openai", outcome="ok", cached=None):
@@ -53,8 +49,8 @@ def test_names_are_bounded_and_the_rest_is_one(monkeypatch):
     monkeypatch.setattr(module, "CODES_MAX", 2)
     meter = Meter()
     for number in range(10):
-        meter.settled(intent(f"p/{number}"), settlement())
-        meter.settled(intent("p/0"), settlement(outcome="failed", code=f"code-{number}"))
+        meter.settled(f"p/{number}", settlement())
+        meter.settled("p/0", settlement(outcome="failed", code=f"code-{number}"))
         meter.put(trace(f"r{number}"))
     found = read(meter)
     assert {labels[0] for labels in found[ATTEMPTS.name]} == {"p/0", "p/1", "p/2", OTHER}
@@ -73,8 +69,8 @@ def test_refusals_are_bounded_too():
 def test_a_sum_is_exact_to_the_nano_dollar(nusd):
     meter = Meter()
     for _ in range(3):
-        meter.settled(intent(), settlement(cost=nusd // 3))
-    meter.settled(intent(), settlement(cost=nusd - 3 * (nusd // 3)))
+        meter.settled("p/m", settlement(cost=nusd // 3))
+    meter.settled("p/m", settlement(cost=nusd - 3 * (nusd // 3)))
     (value,) = read(meter)[COST.name].values()
     assert round(value * 10**9) == nusd
     assert f"{value:.9f}" == f"{nusd // 10**9}.{nusd % 10**9:09d}"
@@ -82,8 +78,8 @@ def test_a_sum_is_exact_to_the_nano_dollar(nusd):
 
 def test_what_nobody_knows_is_not_nothing():
     meter = Meter()
-    meter.settled(intent(), settlement(cost=None, source="unknown", ttft_ms=None))
-    meter.settled(intent(), settlement(cost=0, source="none"))
+    meter.settled("p/m", settlement(cost=None, source="unknown", ttft_ms=None))
+    meter.settled("p/m", settlement(cost=0, source="none"))
     found = read(meter)
     assert found[UNPRICED.name] == {("p/m",): 1}
     assert COST.name not in found
@@ -95,7 +91,7 @@ def test_what_nobody_knows_is_not_nothing():
 )
 def test_a_bucket_holds_its_own_bound(ms, bound):
     meter = Meter()
-    meter.settled(intent(), settlement(ttft_ms=ms))
+    meter.settled("p/m", settlement(ttft_ms=ms))
     found = parsed(meter)
     below = {
         dict(labels)["le"]: value for (name, labels), value in found.items() if name == "mixgate_ttft_seconds_bucket"

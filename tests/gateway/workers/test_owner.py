@@ -15,7 +15,7 @@ from gateway.keys.purse import Grant, Refusal
 from gateway.keys.ring import KeyRing
 from gateway.ledger.books import Books
 from gateway.ledger.costs import Ending, tariff_of
-from gateway.ledger.entry import Intent
+from gateway.ledger.entry import Intent, head_of
 from gateway.ledger.journal import Journal
 from gateway.sharing.base import Hint
 from gateway.state.blocks import Packed
@@ -51,7 +51,7 @@ class Place:
         intent = Intent(
             attempt_id, at, "k", "r", "m", "p/m", "p", "chat", True, TARIFF.snapshot.price_id, 5, None, 2_500
         )
-        self.books.begin(intent, TARIFF)
+        self.books.begin(head_of(intent), intent.tags, TARIFF)
 
     def end(self, attempt_id):
         ending = Ending(unix_us=1, outcome="ok", usage=Usage(input_tokens=10, output_tokens=1))
@@ -68,7 +68,7 @@ class Place:
         journal._stopping = True
         journal._wake.set()
         journal._hurry.set()
-        journal._thread.join()  # its files stay
+        journal._keeper.join()  # its files stay
         journal._lock.release()
 
 
