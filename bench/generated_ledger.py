@@ -1,7 +1,7 @@
 """A ledger with any number of rows over some time, made by SQL: the same ones for the same numbers.
 
-The rows are one recursive statement; what is added up of them the product's own statements make, in large bites: a row
-at a time, with a commit that waits for the disk, it takes ten times as long. Tests and measurements use the same one.
+The rows are one recursive statement, and what they come to is added up in large bites: a row at a time, with a commit
+that waits for the disk, it takes ten times as long. Tests and measurements use the same one.
 """
 
 import sqlite3
@@ -10,9 +10,10 @@ from pathlib import Path
 from gateway.observation import TTFT_BUCKETS
 from gateway.state.connection import open_writer
 from gateway.state.entries import ENTRY_COLUMNS
-from gateway.state.ledger_rows import add_up
+from gateway.state.ledger_rows import COLUMNS_BY, HOUR_US, HOURS_PER_DAY
 from gateway.state.request_rows import count_requests
-from gateway.state.schema import COUNT_COLUMNS, HISTOGRAM_COLUMN, KEY_COLUMNS
+from gateway.state.schema import COUNT_COLUMNS, HISTOGRAM_COLUMN, KEY_COLUMNS, SPENT_COLUMNS
+from gateway.state.soundness import SUMS
 from gateway.state.stretches import note_stretches
 
 DAYS = 90
@@ -61,7 +62,7 @@ def fill(
         for first in range(0, rows, at_once):
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(statement, span | {"first": first, "end": min(rows, first + at_once)})
-            add_up(connection, first)
+            _add_up(connection, first)
             while count_requests(connection, at_once):
                 pass
             while note_stretches(connection):
@@ -70,6 +71,21 @@ def fill(
         connection.execute("ANALYZE entry").fetchall()
     finally:
         connection.close()
+
+
+def _add_up(connection: sqlite3.Connection, last: int) -> None:
+    """Add what the rows behind one come to."""
+    spent = ", ".join(SPENT_COLUMNS)
+    added = ", ".join(f"{name} = {name} + excluded.{name}" for name in SPENT_COLUMNS)
+    for span, width in (("hour", HOUR_US), ("day", HOUR_US * HOURS_PER_DAY)):
+        for by, column in COLUMNS_BY.items():
+            each = ", json_each(CASE tags WHEN '' THEN '[\"\"]' ELSE tags END)" if by == "tag" else ""
+            connection.execute(
+                f"INSERT INTO spend_{span} (by, {span}, name, {spent}) "  # noqa: S608 # our names
+                f"SELECT '{by}', unix_us / {width}, {column}, {SUMS} FROM entry{each} WHERE entry > ? GROUP BY 2, 3 "
+                f"ON CONFLICT (by, {span}, name) DO UPDATE SET {added}",
+                (last,),
+            )
 
 
 def fill_spans(path: Path, until_unix_s: int) -> None:

@@ -5,7 +5,11 @@ requests came to before is taken off and what they come to now is put on: the su
 """
 
 import sqlite3
-from typing import Final
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Final, final
+
+from gateway.state.entries import ENTRY_COLUMNS, Row
 
 COST_BOUNDS_IN_NUSD: Final = tuple(digit * 10**place for place in range(3, 12) for digit in (1, 2, 5))
 """Where buckets of costs begin, from a millionth of a dollar to 500 dollars, a third of a decade each."""
@@ -15,6 +19,8 @@ UNKNOWN: Final = -1
 """The bucket of requests of which nobody knows what they cost."""
 ROWS_AT_ONCE: Final = 2000
 """Rows of the ledger that one step looks through."""
+SEVERAL_MAX: Final = 65_536
+"""Requests of several Attempts that are remembered."""
 HOUR_US: Final = 3_600_000_000
 
 _HOURS: Final = (
@@ -79,6 +85,88 @@ _COUNT: Final = (
 )
 
 
+_COUNT_LINE: Final = (
+    f"INSERT INTO request_hour (what, hour, bucket, requests, cost_in_nusd) VALUES ('cost', ?, ?, ?, ?) {_ADD}"  # noqa: S608
+)
+_COST: Final = ENTRY_COLUMNS.index("cost_in_nusd")
+
+
+@final
+class Requests:
+    """Counts the requests of rows as they are written. For the one who writes all of them.
+
+    Most requests are a single row: those are counted without looking for others, for nobody else has written one since
+    this was made, and what was there before has smaller ids, as they grow with time. All others are looked up.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._before = _greatest(connection)
+        """Up to here ids are of requests that may have rows which nobody remembers."""
+        self._several: set[str] = set()
+        """Requests with a row that is not of their first Attempt, each as `<id>/`."""
+
+    def count(self, connection: sqlite3.Connection, rows: Sequence[Row], last: int) -> None:
+        """Count the requests of rows that were just added, behind a last one.
+
+        Raises:
+            sqlite3.Error: Nothing of it is there once the transaction, which is the caller's, is rolled back.
+        """
+        touched = self._remember(connection, rows)
+        done: int = connection.execute("SELECT entry FROM request_counted").fetchone()[0]
+        if done != last:
+            count_requests(connection)
+            return
+        buckets: dict[tuple[int, int], list[int]] = {}
+        several, before = self._several, self._before
+        for row in rows:
+            attempt_id: str = row[0]
+            if attempt_id <= before or (several and attempt_id[:-1] in several):
+                touched.add(_request(attempt_id))
+            elif attempt_id.endswith("/1"):
+                cost: int | None = row[_COST]
+                bucket = buckets.setdefault((row[1] // HOUR_US, bucket_of(cost)), [0, 0])
+                bucket[0] += 1
+                bucket[1] += cost or 0
+        connection.executemany(_COUNT_LINE, [(*key, *sums) for key, sums in buckets.items()])
+        upto: int = connection.execute("SELECT max(entry) FROM entry").fetchone()[0]
+        if touched:
+            _forget_touched(connection)
+            connection.executemany("INSERT INTO temp.touched VALUES (?)", [(one,) for one in touched])
+            connection.execute(_COUNT, (last, upto))
+        connection.execute("UPDATE request_counted SET entry = ?", (upto,))
+
+    def _remember(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> set[str]:
+        """The requests of rows that are not of first Attempts."""
+        if len(self._several) > SEVERAL_MAX:
+            self._several.clear()
+            self._before = _greatest(connection)
+        found = {_request(row[0]) for row in rows if not row[0].endswith("/1")}
+        self._several |= found
+        return found
+
+
+def bucket_of(cost_in_nusd: int | None) -> int:
+    """The bucket of a request that costs so much."""
+    if cost_in_nusd is None:
+        return UNKNOWN
+    return FREE if cost_in_nusd == 0 else 1 + bisect_right(COST_BOUNDS_IN_NUSD, cost_in_nusd)
+
+
+def _request(attempt_id: str) -> str:
+    """Of which request an Attempt is, as SQL says it here: `<id>/`."""
+    return attempt_id[: attempt_id.find("/") + 1]
+
+
+def _greatest(connection: sqlite3.Connection) -> str:
+    found: str = connection.execute("SELECT coalesce(max(attempt_id), '') FROM entry").fetchone()[0]
+    return found
+
+
+def _forget_touched(connection: sqlite3.Connection) -> None:
+    connection.execute(_MAKE_TOUCHED)
+    connection.execute("DELETE FROM temp.touched")
+
+
 def count_requests(connection: sqlite3.Connection, rows_max: int = ROWS_AT_ONCE) -> bool:
     """Count the requests of some rows that were not counted yet. Whether there are more.
 
@@ -90,8 +178,7 @@ def count_requests(connection: sqlite3.Connection, rows_max: int = ROWS_AT_ONCE)
     if done >= last:
         return False
     upto = min(last, done + rows_max)
-    connection.execute(_MAKE_TOUCHED)
-    connection.execute("DELETE FROM temp.touched")
+    _forget_touched(connection)
     connection.execute(_TOUCH, (done, upto))
     connection.execute(_COUNT_ALONE, (done, upto))
     connection.execute(_COUNT, (done, upto))

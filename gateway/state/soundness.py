@@ -12,7 +12,7 @@ from gateway.state.schema import SPENT_COLUMNS
 
 SHOWN_MAX: Final = 5
 """Differences that are named; the rest is counted."""
-_SUMS: Final = (
+SUMS: Final = (
     "sum(substr(attempt_id, -2) = '/1'), count(*), sum(outcome <> 'ok'), "
     "sum(usage_source IN ('estimate', 'recovered')), "
     + ", ".join(
@@ -24,6 +24,7 @@ _SUMS: Final = (
     )
     + ", sum(cost_in_nusd IS NULL)"
 )
+"""What SPENT_COLUMNS are of some rows, in SQL."""
 _SPENT: Final = ", ".join(SPENT_COLUMNS)
 
 
@@ -52,7 +53,7 @@ def _compare(connection: sqlite3.Connection, by: str, column: str, span: str, wi
     """What differs between the sums that are kept and those of the rows."""
     each = ", json_each(CASE tags WHEN '' THEN '[\"\"]' ELSE tags END)" if by == "tag" else ""
     # Every value is bound; what is put together are names of our own.
-    rows = f"SELECT unix_us / {width} AS at, {column} AS name, {_SUMS} FROM entry{each} GROUP BY 1, 2"  # noqa: S608
+    rows = f"SELECT unix_us / {width} AS at, {column} AS name, {SUMS} FROM entry{each} GROUP BY 1, 2"  # noqa: S608
     kept = f"SELECT {span} AS at, name, {_SPENT} FROM spend_{span} WHERE by = ?1"  # noqa: S608
     differing = f"SELECT * FROM ({kept} EXCEPT {rows}) UNION ALL SELECT * FROM ({rows} EXCEPT {kept})"  # noqa: S608
     found = connection.execute(f"SELECT DISTINCT at, name FROM ({differing}) LIMIT {SHOWN_MAX}", (by,))  # noqa: S608

@@ -14,7 +14,7 @@ from gateway.state.blocks import LEVEL, Packed, pack
 from gateway.state.entries import Batch
 from gateway.state.errands import Errands
 from gateway.state.ledger_rows import write_entries
-from gateway.state.request_rows import count_requests
+from gateway.state.request_rows import Requests, count_requests
 from gateway.state.schema import COUNT_COLUMNS, HISTOGRAM_COLUMN, SPANS
 from gateway.state.stretches import note_stretches
 from gateway.state.transaction import Transaction
@@ -43,7 +43,7 @@ STATIC_KNOWN_MAX: Final = 4096
 
 _UNSTORABLE: Final = (
     *(sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.DataError),
-    *(OverflowError, UnicodeEncodeError),
+    *(OverflowError, UnicodeEncodeError, AttributeError, TypeError, ValueError),  # texts for numbers, and the like
 )
 _log = logging.getLogger("mixgate.state")
 _SPAN_MINUTES: Final = (1, 60, 1440)
@@ -70,6 +70,7 @@ class Writer:
         self.refused = 0
         """Rows of the ledger that the table does not take, which is a fault of ours."""
         self._connection = connection
+        self._requests = Requests(connection)
         self._static_used: dict[str, int] = {}
         self._size_bytes: int = self._one("SELECT coalesce(sum(size_bytes), 0) FROM decision_block")
 
@@ -142,8 +143,7 @@ class Writer:
 
     def _write_batch(self, batch: Batch) -> None:
         with Transaction(self._connection):
-            write_entries(self._connection, batch)
-            count_requests(self._connection)
+            write_entries(self._connection, batch, self._requests)
 
     def run(self, errands: Errands) -> None:
         """Do what somebody waits for."""
