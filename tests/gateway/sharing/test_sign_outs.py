@@ -11,7 +11,7 @@ from gateway.config.stores import RedisSettings
 from gateway.dashboard.sessions import Moment, SharedSessions
 from tests.fakes.fault_proxy import NO_FAULTS, Faults, fault_proxy
 from tests.gateway.sharing.redis_kit import record, redis_store, running
-from tests.gateway.sharing.test_contract import until_kept
+from tests.gateway.sharing.test_contract import until_kept, until_signed_in
 from tests.gateway.workers.workers_kit import owner_of, until, worker_of
 
 RECORDS = (record("k"),)
@@ -38,12 +38,12 @@ async def test_a_sign_out_that_redis_does_not_hear_of_is_said_again_when_it_does
                 await until_kept(store, time.time())
             here, there = (SharedSessions(one.answers, b"seal") for one in (far, near))
             name, _ = await here.begin("admin", b"digest", moment())
-            assert await here.find(name, moment()) is not None
+            await until_signed_in(here, name, moment())
             proxy.up = proxy.down = Faults(black_hole=True)
             await here.end(name)
             assert await here.find(name, moment()) is None, "whoever signed out here is signed out here at once"
             await asyncio.sleep(0.1)
-            assert await there.find(name, moment()) is not None, "nobody could be told"
+            await until_signed_in(there, name, moment())  # nobody could be told
             proxy.up = proxy.down = NO_FAULTS
             await until_gone(there, name)
             assert await here.find(name, moment()) is None
@@ -58,7 +58,7 @@ async def test_a_sign_out_while_the_owner_is_away_is_said_to_the_next_one(tmp_pa
         await until_kept(worker, time.time())
         sessions = SharedSessions(worker.answers, b"seal")
         name, _ = await sessions.begin("admin", b"digest", moment())
-        assert await sessions.find(name, moment()) is not None
+        await until_signed_in(sessions, name, moment())
         await owner.aclose()
         await until(lambda: not worker.status().up)
         await sessions.end(name)
