@@ -6,7 +6,7 @@ an error, never with silence. A whole answer is handed over at its end, so it co
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import msgspec
 
@@ -23,7 +23,7 @@ from gateway.turns import Turn
 from providers.base import Endpoint
 from providers.emulation import Emulation, Repair, emulate
 from providers.errors import GarbledError, MixgateError, ProviderError, ServerError
-from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, Event, Usage
+from providers.messages import CONTENT_EVENTS, AnswerFailed, ChatRequest, Event
 from providers.schema_validation import BadSchemaError, complaint
 
 
@@ -31,6 +31,7 @@ class Answer:
     """The answer to one request, on its way through its Plan. Call `next` until it is complete, `close` in any case."""
 
     __slots__ = (
+        "_after_s",
         "_ahead",
         "_attempt",
         "_call",
@@ -61,17 +62,16 @@ class Answer:
         self.stream = bool(request.stream)
         self.attempts: list[Attempt] = []
         self.committed = False
-        self.complete = False
-        """Whether the events handed over last were the last ones."""
+        self.complete = False  # whether the events handed over last were the last ones
         self.rescued: RescueNote | None = None
-        self.compressed = compressed
-        """What was cut out of the prompt, if anything."""
+        self.compressed = compressed  # what was cut out of the prompt, if anything
         self.clamped_tokens: int | None = None  # where the caller's budget allows no longer answer
         self._course = course
         self._call: Call | None = None
         self._attempt: Attempt | None = None
-        self._ahead: list[Event] = []
+        self._ahead: list[Event] | None = None
         self._pause_s = 0.0
+        self._after_s: float | None = None  # without content the running Attempt is hedged, if at all
         self._held: list[Event] = []
         self.failure: MixgateError | None = None
         """What it ended with, if not well."""
@@ -116,11 +116,17 @@ class Answer:
                 return ()
             call = self._call
             if call is None:
-                failed = await self._start()
-                if failed is not None:
+                started = self._start()
+                if not isinstance(started, Call):
+                    await asyncio.sleep(started)
+                elif (failed := await self._open(started)) is not None:
                     self._fail(failed.error)
                 continue
-            events, self._ahead = self._ahead or await call.read(), []
+            events, self._ahead = self._ahead or call.read_now(), None
+            if events is None:
+                events = call.take(await call.wait())  # as `Call.read`, less a coroutine
+            if call.elsewhere is not None:
+                events = events + await call.follow()
             if events := self._take(events, call):
                 return events
 
@@ -155,7 +161,7 @@ class Answer:
             self._call.close()
         for attempt in self.attempts:
             if attempt.outcome == "running":
-                self._estimate(attempt)
+                attempt.estimate(self._course.prompt_tokens)
                 self._course.settle(attempt, "cancelled", None, committed=self.committed, streamed=self.stream)
         if self._course.ended is not None:
             self._course.ended(self)
@@ -214,34 +220,36 @@ class Answer:
         self.committed = not (settled and isinstance(settled[-1], AnswerFailed))
         return settled
 
-    async def _start(self) -> AnswerFailed | None:
-        """Start the next Attempt; gives how it failed if it did so before there was anything to read.
+    def _start(self) -> Call | float:
+        """The Call of the next Attempt, or how many seconds to wait before this is called again.
 
         Raises:
             MixgateError: There is none left.
         """
+        pause_s, self._pause_s = self._pause_s, 0.0
+        if pause_s > 0:
+            return pause_s
         course, turns = self._course, self._course.turns
-        if self._pause_s > 0:
-            await asyncio.sleep(self._pause_s)
-            self._pause_s = 0.0
         now_s = course.loop.time()
         turn: Turn | float
         if self._repair is not None:
             turn = turns.repeat(now_s, "repair")
             self._emulation, self._repair = self._repair, None
         else:
-            while not isinstance(turn := self._next_turn(now_s), Turn):
-                await asyncio.sleep(turn)
-                now_s = course.loop.time()
+            turn = self._next_turn(now_s)
+            if not isinstance(turn, Turn):
+                return turn
             self._emulation = self._emulate(turn.candidate.endpoint)
         attempt = self._begin(turn, now_s)
-        after_s = self._hedge_after_s(turn)
+        after_s = self._after_s = self._hedge_after_s(turn)
         task = course.task if after_s is None else None  # in a race each Call runs in a task of its own
         call = self._call = course.call(attempt, self._asked(attempt), stream=self.stream, task=task)
-        limit_s = course.limit_s(call)
-        if after_s is None:
-            return await call.open(limit_s)
-        return await self._race(call, limit_s, after_s)
+        return call
+
+    def _open(self, call: Call) -> Awaitable[AnswerFailed | None]:
+        """Open it, with another beside it where it is slow; gives how it failed."""
+        limit_s, after_s = self._course.limit_s(call), self._after_s
+        return call.open(limit_s) if after_s is None else self._race(call, limit_s, after_s)
 
     def _emulate(self, endpoint: Endpoint) -> Emulation | None:
         """How this Endpoint is asked for what it cannot do, if it is."""
@@ -341,7 +349,7 @@ class Answer:
             assert self._delivered is not None  # noqa: S101 (it can be rescued)
             rescue = self._rescue = Rescue(self._delivered, error)
             self._cut = attempt
-        self._estimate(attempt)
+        attempt.estimate(course.prompt_tokens)
         self._settle("failed", error, None if rescue is None or attempt.why != "rescue" else rescue.blame(error))
         if rescue is None or rescue.flowing:
             if self.committed:
@@ -355,14 +363,6 @@ class Answer:
         elif attempt.why == "rescue" and rescue.is_refusal(error):
             rescue.refused.add(attempt.endpoint.id)
             course.turns.insist()
-
-    def _estimate(self, attempt: Attempt) -> None:
-        """Count what an Attempt has used that nobody lets come to its end."""
-        if not attempt.counted and attempt.pieces:
-            said = attempt.usage or Usage(input_tokens=self._course.prompt_tokens)
-            output_tokens = max(said.output_tokens or 0, attempt.output_seen)
-            attempt.usage = msgspec.structs.replace(said, output_tokens=output_tokens, cost_in_nusd=None)
-            attempt.usage_estimated = True
 
     @property
     def cost_in_nusd(self) -> int | None:

@@ -3,7 +3,9 @@
 from typing import Final, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from gateway.config.catalogue import Timeouts
 from gateway.health.kinds import Permit
 from providers.base import Adaptation, Endpoint
 from providers.emulation import Emulated
@@ -50,7 +52,7 @@ rescue: goes on with an answer that was cut. panic: down as far as we know, but 
 hedge: asked because the first was slow to begin."""
 
 
-class Attempt(Struct, gc=False):
+class Attempt(Struct):
     """One try of one Endpoint."""
 
     number: int
@@ -92,6 +94,32 @@ class Attempt(Struct, gc=False):
     upstream_id: str | None = None
     """The provider's own name for the answer."""
 
+    def unbilled(self, usage: Usage) -> "Attempt":
+        """The same, for a client that gets its answer and does not pay for it."""
+        return Attempt(
+            self.number,
+            self.endpoint,
+            self.started_s,
+            self.why,
+            self.outcome,
+            self.code,
+            self.upstream_status,
+            self.duration_s,
+            self.ttft_s,
+            self.followed,
+            self.emulated,
+            self.adapted,
+            usage,
+        )
+
+    def estimate(self, prompt_tokens: int) -> None:
+        """Count what it has used, when nobody lets it come to its end."""
+        if not self.counted and self.pieces:
+            said = self.usage or Usage(input_tokens=prompt_tokens)
+            output_tokens = max(said.output_tokens or 0, self.output_seen)
+            self.usage = replace(said, output_tokens=output_tokens, cost_in_nusd=None)
+            self.usage_estimated = True
+
     @property
     def output_seen(self) -> int:
         """About how many tokens its provider sent."""
@@ -121,6 +149,18 @@ class Limits(Struct, frozen=True):
     after_finish_timeout_s: float = AFTER_FINISH_TIMEOUT_S
     whole_timeout_s: float = WHOLE_TIMEOUT_S
     total_timeout_s: float = TOTAL_TIMEOUT_S
+
+    def under(self, own: Timeouts) -> "Limits":
+        """The same with a Route's own limits, where it has any."""
+        return Limits(
+            _first(own.first_token_timeout_s, self.first_token_timeout_s),
+            _first(own.last_first_token_timeout_s, self.last_first_token_timeout_s),
+            _first(own.idle_timeout_s, self.idle_timeout_s),
+            self.rescue_idle_timeout_s,
+            self.after_finish_timeout_s,
+            _first(own.whole_timeout_s, self.whole_timeout_s),
+            _first(own.total_timeout_s, self.total_timeout_s),
+        )
 
     def first_token_s(
         self, endpoint: Endpoint, prompt_tokens: int, usual_p95_s: float | None, *, others: bool
@@ -157,3 +197,7 @@ class Limits(Struct, frozen=True):
         if usual_s is None:
             return min(self.whole_timeout_s, self.total_timeout_s / 2) if others else self.whole_timeout_s
         return min(max(USUAL_TIMES * usual_s, WHOLE_TIMEOUT_MIN_S), self.whole_timeout_s)
+
+
+def _first(own_s: float | None, usual_s: float) -> float:
+    return usual_s if own_s is None else own_s

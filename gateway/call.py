@@ -7,8 +7,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from msgspec.structs import replace
-
 from gateway.attempts import Attempt
 from gateway.bill import BegunLater
 from gateway.upstream import Upstream
@@ -42,6 +40,7 @@ AFTER_USAGE_TIMEOUT_S: Final = 0.5
 """How long the end mark may take behind finish reasons and usage: with these an answer is complete."""
 ERROR_BODY_MAX_BYTES: Final = 64 * 1024
 BODY_MAX_BYTES: Final = 32 * 1024 * 1024
+TOO_LARGE: Final = "the provider's answer is larger than any answer is"
 UPSTREAM_ID_MAX_CHARS: Final = 256
 BODY_STRUCTURE_MAX: Final = 1_000_000
 """Commas, braces and brackets in a whole body. Three bytes of JSON can take a hundred bytes of memory."""
@@ -54,6 +53,7 @@ class Call:
         "_after_finish_s",
         "_asked",
         "_caller",
+        "_choices",
         "_decoder",
         "_left",
         "_response",
@@ -63,6 +63,7 @@ class Call:
         "_watch",
         "attempt",
         "complete",
+        "elsewhere",
         "headers",
         "refused",
         "stream",
@@ -87,6 +88,8 @@ class Call:
         """Sent along."""
         self.stream = stream
         self.complete = False
+        self.elsewhere: AnswerElsewhereError | None = None
+        """The provider left the answer at a URL, where it is to be fetched."""
         self._asked = asked
         self._caller = caller
         self._upstream = upstream
@@ -96,7 +99,7 @@ class Call:
         self._response: WireResponse | None = None
         self._decoder: Decoder | None = None
         self._left: _Allowance | None = None
-        self._unfinished = asked.n or 1
+        self._unfinished = self._choices = asked.n or 1
 
     @property
     def skipped_chunks(self) -> int:
@@ -128,9 +131,9 @@ class Call:
             wire = upstream.authorize(upstream.dialect.encode(self._asked, attempt.endpoint, stream=self.stream))
             attempt.adapted = wire.adapted
             if self.headers is not None:
-                wire = replace(wire, headers={**wire.headers, **self.headers})
+                wire = wire.under({**wire.headers, **self.headers})
             if attempt.endpoint.local:
-                wire = replace(wire, caller=self._caller)
+                wire = wire.under(wire.headers, self._caller)
             if upstream.signer is not None:
                 wire = await upstream.signer.sign(wire, now_unix_s=self._unix_time_s())
             watch.arm(limit_s, FirstTokenTimeoutError)
@@ -158,24 +161,48 @@ class Call:
 
     async def read(self) -> list[Event]:
         """The next events; a failure is the last of them."""
+        events = self.read_now()
+        if events is None:
+            events = self.take(await self.wait())
+        return events if self.elsewhere is None else events + await self.follow()
+
+    # The parts of `read`, for whom every coroutine counts.
+
+    def read_now(self) -> list[Event] | None:
+        """All events of an answer that is here as a whole; None: `take` what is waited for, again and again."""
         response = self._response
         assert response is not None  # noqa: S101 (it was opened)
-        if response.body is None:
-            data = await self._wait(response)
-            if isinstance(data, AnswerFailed):
-                return [data]
-            fits = self._left is None or self._left.covers(data)
-            last = not data
-        else:
-            data = response.body
-            fits = len(data) <= BODY_STRUCTURE_MAX or _Allowance().covers(data)
-            last = True
-        if not fits:
-            return [AnswerFailed(GarbledError("the provider's answer is larger than any answer is"))]
-        events = self._feed(data, last=last)
-        if events and type(events[-1]) is AnswerFailed and isinstance(events[-1].error, AnswerElsewhereError):
-            return events[:-1] + await self._follow(events[-1].error)
-        return events
+        data = response.body
+        if data is None:
+            return None
+        if len(data) > BODY_STRUCTURE_MAX and not _Allowance().covers(data):
+            return [AnswerFailed(GarbledError(TOO_LARGE))]
+        return self._feed(data, last=True)
+
+    async def wait(self) -> bytes | AnswerFailed:
+        """The next bytes, `b""` at the end."""
+        response, watch = self._response, self._watch
+        assert response is not None  # noqa: S101 (it was opened)
+        watch.begin()
+        error: ProviderError
+        try:
+            return await response.read()
+        except asyncio.CancelledError:
+            error = watch.verdict()
+        except ProviderError as failure:
+            error = failure
+        finally:
+            watch.waiting = False
+        # Once every choice has its finish reason nothing that matters can be missing.
+        return AnswerFailed(error) if self._unfinished > 0 else b""
+
+    def take(self, data: bytes | AnswerFailed) -> list[Event]:
+        """What was waited for, as events. Then look whether the rest is `elsewhere`, and `follow`."""
+        if not isinstance(data, bytes):
+            return [data]
+        if self._left is not None and not self._left.covers(data):
+            return [AnswerFailed(GarbledError(TOO_LARGE))]
+        return self._feed(data, last=not data)
 
     def adopt(self, task: "asyncio.Task[Any] | None") -> None:
         """Let another task read from here on; None: whichever reads next."""
@@ -193,22 +220,6 @@ class Call:
             self._response.close()
             self._response = None
 
-    async def _wait(self, response: WireResponse) -> bytes | AnswerFailed:
-        """The next bytes, `b""` at the end."""
-        watch = self._watch
-        watch.begin()
-        error: ProviderError
-        try:
-            return await response.read()
-        except asyncio.CancelledError:
-            error = watch.verdict()
-        except ProviderError as failure:
-            error = failure
-        finally:
-            watch.waiting = False
-        # Once every choice has its finish reason nothing that matters can be missing.
-        return AnswerFailed(error) if self._unfinished > 0 else b""
-
     def _feed(self, data: bytes, *, last: bool) -> list[Event]:
         """What these bytes say, and what it means if they are the last ones."""
         decoder, response = self._decoder, self._response
@@ -222,14 +233,14 @@ class Call:
                 return events
         elif events:
             self._note_counts(events)
-        if events and type(events[-1]) is AnswerFailed:
-            return events
+        if _has_failed(events):
+            return self._look_elsewhere(events)
         closing = decoder.finish()
         if closing:
             self._note_counts(closing)
             events += closing
-        if events and type(events[-1]) is AnswerFailed:
-            return events
+        if _has_failed(events):
+            return self._look_elsewhere(events)
         if self._misses_choices(decoder, closing):
             events.append(AnswerFailed(TruncatedError("the provider's stream ended before every choice was complete")))
             return events
@@ -242,7 +253,7 @@ class Call:
 
     def _misses_choices(self, decoder: Decoder, closing: list[Event]) -> bool:
         """Whether a stream of several choices stopped, without saying that this was all, before each had its end."""
-        if not self.stream or decoder.ended or (self._asked.n or 1) == 1:
+        if not self.stream or decoder.ended or self._choices == 1:
             return False
         if any(one.param == "n" and one.action == "dropped" for one in self.attempt.adapted):
             return False
@@ -279,9 +290,19 @@ class Call:
             elif type(event) is AnswerStarted and event.upstream_id is not None:
                 attempt.upstream_id = event.upstream_id[:UPSTREAM_ID_MAX_CHARS]
 
-    async def _follow(self, elsewhere: AnswerElsewhereError) -> list[Event]:
-        """Go on reading at a URL that the provider gave: once, and only where it is configured to leave answers."""
-        attempt, upstream = self.attempt, self._upstream
+    def _look_elsewhere(self, events: list[Event]) -> list[Event]:
+        """An answer that failed: what is left of its events where the failure is that it has to be fetched."""
+        last = events[-1]
+        if isinstance(last, AnswerFailed) and isinstance(last.error, AnswerElsewhereError):
+            self.elsewhere = last.error
+            return events[:-1]
+        return events
+
+    async def follow(self) -> list[Event]:
+        """Go on reading `elsewhere`: once, and only where the provider is configured to leave answers."""
+        attempt, upstream, elsewhere = self.attempt, self._upstream, self.elsewhere
+        assert elsewhere is not None  # noqa: S101 (it is)
+        self.elsewhere = None
         if attempt.followed or not may_follow(elsewhere.url, attempt.endpoint):
             return [AnswerFailed(elsewhere)]
         attempt.followed = True
@@ -313,12 +334,16 @@ class Call:
         parts: list[bytes] = []
         size_bytes = 0
         while size_bytes < ERROR_BODY_MAX_BYTES:
-            data = await self._wait(response)
+            data = await self.wait()
             if isinstance(data, AnswerFailed) or not data:
                 break  # its status alone decides; what it still had to say was cut off
             parts.append(data)
             size_bytes += len(data)
         return b"".join(parts)
+
+
+def _has_failed(events: list[Event]) -> bool:
+    return bool(events) and type(events[-1]) is AnswerFailed
 
 
 class _Allowance:

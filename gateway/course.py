@@ -7,15 +7,35 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.attempts import Attempt, Limits, Outcome
-from gateway.bill import Bill
+from gateway.bill import Bill, Origin
 from gateway.call import Call
+from gateway.decision import Decision
 from gateway.fleet import Fleet
 from gateway.health import FailureKind, Health, HedgeBudget, Permit, Result, kind_of
+from gateway.payment import Payment
 from gateway.routing.candidate import Plan
 from gateway.turns import Turns
-from gateway.watch import Watch
+from gateway.watch import Alarm, Watch
 from providers.errors import ProviderError
 from providers.messages import ChatRequest
+
+
+class End(Struct, frozen=True):
+    """What is to be done when an answer is over."""
+
+    note: Callable[[Any, Decision, Origin], None]
+    """Called with the Answer, and what it was to."""
+    decision: Decision
+    origin: Origin
+    turns: Turns
+    payment: Payment | None
+
+    def __call__(self, answer: object) -> None:
+        """It is over."""
+        self.turns.end()
+        if self.payment is not None:
+            self.payment.release()
+        self.note(answer, self.decision, self.origin)
 
 
 class Course(Struct, frozen=True):
@@ -30,6 +50,7 @@ class Course(Struct, frozen=True):
     prompt_tokens: int
     unix_time_s: Callable[[], float]
     loop: asyncio.AbstractEventLoop
+    alarm: Alarm
     task: asyncio.Task[Any] | None
     caller: str
     hedges: HedgeBudget
@@ -50,7 +71,7 @@ class Course(Struct, frozen=True):
             attempt,
             self.fleet.upstreams[endpoint.id],
             asked,
-            Watch(self.deadline_s, self.loop, task),
+            Watch(self.deadline_s, self.alarm, task),
             stream=stream or (self.plan.upcast and endpoint.capabilities.streaming),
             after_finish_s=self.limits.after_finish_timeout_s,
             unix_time_s=self.unix_time_s,

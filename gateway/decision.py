@@ -14,7 +14,10 @@ from gateway.overflow import too_long
 from gateway.routing.ask import NO_PREFERENCES, Ask, Preferences
 from gateway.routing.candidate import Plan
 from gateway.routing.compression import Compressed
+from gateway.routing.decide import decide
+from gateway.routing.parameters import Losses, find_losses
 from gateway.routing.preferences import check_user, read_preferences, read_session
+from gateway.routing.table import Table
 from gateway.targets import Target
 from providers.errors import MixgateError
 from providers.messages import ChatRequest
@@ -24,7 +27,7 @@ OPERATOR_MUST_ACT: Final = frozenset({"off", "retired", "disabled"})
 """Exclusions that no other request could get around."""
 
 
-class Decision(Struct, frozen=True, gc=False):
+class Decision(Struct, frozen=True):
     """A Plan, and all that it follows from."""
 
     request: ChatRequest
@@ -45,6 +48,52 @@ class Decision(Struct, frozen=True, gc=False):
     compressed: Compressed | None = None
     clamped_tokens: int | None = None
     """How long the answer may be, where the caller's budget allows no more."""
+
+    def again(self, ask: Ask) -> "Decision":
+        """The same with other numbers."""
+        plan = decide(
+            self.target.table,
+            ask,
+            self.observations,
+            now_s=self.now_s,
+            draw=self.draw,
+            now_utc=self.now_utc,
+        )
+        return Decision(
+            self.request,
+            self.names,
+            self.target,
+            ask,
+            self.observations,
+            self.now_s,
+            self.unix_s,
+            self.now_utc,
+            self.draw,
+            plan,
+            self.session,
+            self.conversation,
+            self.compressed,
+            self.clamped_tokens,
+        )
+
+    def sending(self, request: ChatRequest, compressed: Compressed | None, clamped_tokens: int | None) -> "Decision":
+        """The same, but something else is sent."""
+        return Decision(
+            request,
+            self.names,
+            self.target,
+            self.ask,
+            self.observations,
+            self.now_s,
+            self.unix_s,
+            self.now_utc,
+            self.draw,
+            self.plan,
+            self.session,
+            self.conversation,
+            compressed,
+            clamped_tokens,
+        )
 
 
 class Wishes(Struct, frozen=True, gc=False):
@@ -67,6 +116,12 @@ def read_wishes(request: ChatRequest, target: Target, hints: Hints) -> Wishes:
     session = read_session(request, hints.session)
     preferences = read_preferences(request, target.suffix)
     return NO_WISHES if session is None and preferences is NO_PREFERENCES else Wishes(preferences, session)
+
+
+def losses_of(request: ChatRequest, table: Table, fleet: Fleet) -> Losses:
+    """What would not arrive as asked, and where."""
+    endpoints = [row.endpoint for row in table.merged.rows if row.id in fleet.upstreams]
+    return find_losses(request, endpoints, lambda one: fleet.upstreams[one.id].dialect, emulating=table.emulate)
 
 
 def refusal(decision: Decision, fleet: Fleet) -> MixgateError:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from msgspec.structs import replace
+import msgspec
 
 from gateway.answer import Answer
 from gateway.attempts import ATTEMPTS_MAX, NO_HINTS, RETRYING_CLIENT_ATTEMPTS_MAX, Attempt, Hints, Limits
 from gateway.bill import Bill, Origin, Tariffs
-from gateway.course import Course
-from gateway.decision import NO_WISHES, Decision, Wishes, read_wishes, refusal
+from gateway.course import Course, End
+from gateway.decision import NO_WISHES, Decision, Wishes, losses_of, read_wishes, refusal
 from gateway.errors import LedgerUnavailableError
 from gateway.explain.record import Ending, Rescued
 from gateway.explain.trace import Sink, Trace
@@ -25,21 +25,21 @@ from gateway.learned import Learned
 from gateway.ledger.books import RETRY_AFTER_S, Books
 from gateway.overflow import TOO_LONG, Counters, doubtful, shorten
 from gateway.payment import Payment, Till, permitted_of, preferences_within, shortened
-from gateway.routing.ask import Ask
+from gateway.routing.ask import NO_PREFERENCES, Ask
+from gateway.routing.candidate import Plan
 from gateway.routing.decide import decide
 from gateway.routing.eligible import OUTPUT_MIN_TOKENS
 from gateway.routing.needs import count_images, needs
-from gateway.routing.parameters import Losses, find_losses
 from gateway.routing.plugins import read_plugins
 from gateway.routing.preferences import parameters_of
-from gateway.routing.table import Table
 from gateway.routing.warmth import conversation_key
 from gateway.targets import Target, Targets
 from gateway.trace_context import Propagator, trace_headers
 from gateway.turns import Turns
+from gateway.watch import Alarm
 from providers.errors import MixgateError
 from providers.messages import ChatRequest
-from providers.tokens import estimate_request, guess_by_size, most_by_size, plain_size
+from providers.tokens import estimate_request, guess_by_size, most_by_size, output_limit, plain_size
 
 NOWHERE: Final = Origin()
 
@@ -78,6 +78,7 @@ class Engine:
         """What tells providers of traces, if anybody traces."""
         self._tariffs = Tariffs()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._alarm: Alarm | None = None
         self._hedges = HedgeBudget()
         self.learned = Learned()
         self._counters = Counters()
@@ -115,7 +116,7 @@ class Engine:
             raise
         decision = self._decide(request, target, fleet, loop.time(), wishes, caller, self._grants(origin.key_id))
         if self.learned.sessions is not None and (warmer := await self.learned.ask_others(decision)) is not None:
-            decision = self._decide_again(decision, warmer)
+            decision = decision.again(warmer)
         if decision.plan.excluded and any(one.code == TOO_LONG for one in decision.plan.excluded):
             decision = await self._make_fit(decision, fleet)
         if not decision.plan.candidates and not decision.plan.resting:
@@ -169,9 +170,11 @@ class Engine:
         if grant.output_tokens_max is None:
             return decision
         request = shortened(decision.request, grant.output_tokens_max)
-        ask = replace(decision.ask, output_tokens=request.output_limit_tokens, budget_in_nusd=grant.left_in_nusd)
+        ask = msgspec.structs.replace(
+            decision.ask, output_tokens=request.output_limit_tokens, budget_in_nusd=grant.left_in_nusd
+        )
         clamped = grant.output_tokens_max if grant.clamped else None
-        decision = replace(self._decide_again(decision, ask), request=request, clamped_tokens=clamped)
+        decision = decision.again(ask).sending(request, decision.compressed, clamped)
         if not decision.plan.candidates and not decision.plan.resting:
             raise refusal(decision, fleet)
         return decision
@@ -191,6 +194,8 @@ class Engine:
         Raises:
             LedgerUnavailableError: What it costs cannot be written down, and might be something.
         """
+        if self._alarm is None:
+            self._alarm = Alarm(loop)
         # Before anything is counted that only an Answer's end uncounts.
         bill = self._bill(decision, fleet, origin, payment)
         plan, limits, now_s = decision.plan, decision.target.limits, decision.now_s
@@ -207,12 +212,6 @@ class Engine:
             attempts_max=RETRYING_CLIENT_ATTEMPTS_MAX if hints.retries else ATTEMPTS_MAX,
         )
 
-        def end(answer: Answer) -> None:
-            turns.end()
-            if payment is not None:
-                payment.release()
-            self._note_end(answer, decision, origin)
-
         return Course(
             plan=plan,
             turns=turns,
@@ -223,12 +222,13 @@ class Engine:
             prompt_tokens=decision.ask.prompt_tokens,
             unix_time_s=self._unix_time_s,
             loop=loop,
+            alarm=self._alarm,
             task=task,
             caller=origin.caller,
             hedges=self._hedges,
             bill=bill,
             trace_headers=trace_headers(self.propagator, origin.generation_id, origin.traceparent),
-            ended=end,
+            ended=End(self._note_end, decision, origin, turns, payment),
         )
 
     def _bill(self, decision: Decision, fleet: Fleet, origin: Origin, payment: Payment | None) -> Bill | None:
@@ -269,13 +269,13 @@ class Engine:
         caller: str,
         grants: Grants = NO_GRANTS,
     ) -> Decision:
-        table = target.table
-        route, preferences, session = table.route, wishes.preferences, wishes.session
+        table, route = target.table, target.route
+        preferences, session = wishes.preferences, wishes.session
         if grants is not NO_GRANTS:
             preferences = preferences_within(preferences, grants)
-        output_tokens = request.output_limit_tokens
+        output_tokens = output_limit(request)
         size_bytes, count = plain_size(request), len(request.messages)
-        room = table.roomy_tokens - (output_tokens or OUTPUT_MIN_TOKENS)
+        room = target.roomy_tokens - (output_tokens or OUTPUT_MIN_TOKENS)
         if size_bytes is not None and most_by_size(size_bytes, count) <= room:
             prompt_tokens = guess_by_size(size_bytes, count)
         else:
@@ -284,47 +284,44 @@ class Engine:
             request, caller=caller, model=route, session=session, prompt_tokens=prompt_tokens
         )
         warm = None if conversation is None else self.learned.warmth.find(conversation, now_s)
+        needed = needs(request, plain=size_bytes is not None)
+        expected = self.learned.usual_output_tokens(route)
+        images = 0 if size_bytes is not None else count_images(request)
         ask = Ask(
-            needed=needs(request, plain=size_bytes is not None),
+            needed=needed,
             prompt_tokens=prompt_tokens,
             output_tokens=output_tokens,
-            expected_output_tokens=self.learned.usual_output_tokens(route),
-            images=0 if size_bytes is not None else count_images(request),
+            expected_output_tokens=expected,
+            images=images,
             stream=bool(request.stream),
             parameters=parameters_of(request) if preferences.require_parameters else (),
-            losses=_losses(request, table, fleet) if preferences.require_parameters else (),
+            losses=losses_of(request, table, fleet) if preferences.require_parameters else (),
             preferences=preferences,
             permitted=None if grants is NO_GRANTS else permitted_of(grants, table),
             warm_endpoint=None if warm is None else warm[0],
             warm_tokens=0 if warm is None else min(warm[1], prompt_tokens),
         )
-        observe = self.health.observe
-        observations = {name: observe(name, now_s) for name in target.ids}
+        observations, well = self.health.observe_all(target.ids, now_s)
         draw, unix_s = self._draw(), self._unix_time_s()
         now_utc = datetime.fromtimestamp(unix_s, tz=UTC) if target.timed else None
-        plan = decide(table, ask, observations, now_s=now_s, draw=draw, now_utc=now_utc)
+        plan: Plan | None = None
+        if well and preferences is NO_PREFERENCES and warm is None and grants is NO_GRANTS and target.usual is not None:
+            plan = target.usual.plan(
+                needed, prompt_tokens, output_tokens, expected, images, observations, draw, well=well
+            )
+        if plan is None:
+            plan = decide(table, ask, observations, now_s=now_s, draw=draw, now_utc=now_utc)
         return Decision(
             request, target.names, target, ask, observations, now_s, unix_s, now_utc, draw, plan, session, conversation
         )
-
-    def _decide_again(self, decision: Decision, ask: Ask) -> Decision:
-        """The same with other numbers."""
-        plan = decide(
-            decision.target.table,
-            ask,
-            decision.observations,
-            now_s=decision.now_s,
-            draw=decision.draw,
-            now_utc=decision.now_utc,
-        )
-        return replace(decision, ask=ask, plan=plan)
 
     async def _make_fit(self, decision: Decision, fleet: Fleet) -> Decision:
         """Look again at a prompt that seems too long for some: count exactly, or cut where that is wanted."""
         for one in doubtful(decision.plan.excluded):
             exact = await self._counters.count(decision.request, fleet.catalogue.endpoints[one.endpoint].model)
             if exact is not None:
-                decision = self._decide_again(decision, replace(decision.ask, prompt_tokens=exact))
+                ask = msgspec.structs.replace(decision.ask, prompt_tokens=exact)
+                decision = decision.again(ask)
                 break
         if decision.plan.candidates or decision.plan.resting:
             return decision
@@ -334,8 +331,9 @@ class Engine:
         compressed = shorten(decision.request, decision.plan)
         if compressed is None:
             return decision
-        ask = replace(decision.ask, prompt_tokens=estimate_request(compressed.request))
-        return replace(self._decide_again(decision, ask), request=compressed.request, compressed=compressed)
+        ask = msgspec.structs.replace(decision.ask, prompt_tokens=estimate_request(compressed.request))
+        decision = decision.again(ask)
+        return decision.sending(compressed.request, compressed, decision.clamped_tokens)
 
     def _note_end(self, answer: Answer, decision: Decision, origin: Origin) -> None:
         """Learn from an answer, and leave its record."""
@@ -393,9 +391,3 @@ class Engine:
                 traceparent=origin.traceparent,
             )
         )
-
-
-def _losses(request: ChatRequest, table: Table, fleet: Fleet) -> Losses:
-    """What would not arrive as asked, and where."""
-    endpoints = [row.endpoint for row in table.merged.rows if row.id in fleet.upstreams]
-    return find_losses(request, endpoints, lambda one: fleet.upstreams[one.id].dialect, emulating=table.emulate)

@@ -30,7 +30,7 @@ class Learned:
 
     def usual_output_tokens(self, route: str) -> int:
         """How long answers of a Route usually are."""
-        return round(self._usual_output.get(route, USUAL_OUTPUT_TOKENS))
+        return int(self._usual_output.get(route, USUAL_OUTPUT_TOKENS) + 0.5)
 
     async def ask_others(self, decision: Decision) -> Ask | None:
         """The same with what other gateways know of the conversation; None where they know no more."""

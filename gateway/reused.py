@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from gateway.answer import Answer
 from gateway.attempts import Attempt
@@ -160,7 +159,7 @@ class Followed:
     def attempt(self) -> Attempt | None:
         """The one that answers."""
         attempt = self._answer.attempt
-        return attempt if attempt is None or self._told is None else replace(attempt, usage=NOTHING_USED)
+        return attempt if attempt is None or self._told is None else attempt.unbilled(NOTHING_USED)
 
     @property
     def endpoint(self) -> Endpoint:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import asdict, replace
 
 from gateway.attempts import Limits
 from gateway.config.catalogue import Catalogue, Route
@@ -12,6 +11,7 @@ from gateway.fleet import Fleet
 from gateway.routing.preferences import requested_names, split_suffix
 from gateway.routing.resolve import resolve
 from gateway.routing.table import Table, prepare
+from gateway.routing.usual import Usual, usual_of
 from providers.messages import ChatRequest
 
 TARGETS_MAX: Final = 4096
@@ -28,8 +28,14 @@ class Target(Struct, frozen=True):
     ids: tuple[str, ...]
     """Of the Table's Endpoints."""
     limits: Limits
+    route: str
+    """The name of the first Route."""
     timed: bool
     """Whether a price depends on the time of day."""
+    roomy_tokens: int
+    """Of the Table."""
+    usual: Usual | None
+    """The Table, as requests without wishes need it."""
 
 
 class Targets:
@@ -73,7 +79,6 @@ class Targets:
         if suffix is not None and catalogue.find_route(base) != routes[0]:
             suffix = None  # it is a part of the name after all
         table = prepare(routes, catalogue, fleet.off)
-        own = {name: value for name, value in asdict(routes[0].timeouts).items() if value is not None}
         rows = table.merged.rows
         return Target(
             names,
@@ -81,6 +86,9 @@ class Targets:
             suffix,
             table,
             tuple(row.id for row in rows),
-            replace(self._limits, **own) if own else self._limits,
+            self._limits.under(routes[0].timeouts),
+            table.route,
             timed=any(row.tariff.overrides != row.tariff.timeless for row in rows),
+            roomy_tokens=table.roomy_tokens,
+            usual=usual_of(table),
         )

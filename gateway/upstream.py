@@ -66,14 +66,7 @@ class Upstream:
         if wire.headers is not self._given:
             self._merged = {**wire.headers, **self.headers}
             self._given = wire.headers
-        return WireRequest(
-            url=wire.url,
-            body=wire.body,
-            headers=self._merged,
-            method=wire.method,
-            stream=wire.stream,
-            adapted=wire.adapted,
-        )
+        return wire.under(self._merged)
 
     def redact(self, error: ProviderError) -> None:
         """Take our key out of what a provider said: some repeat in an error all that they were sent."""

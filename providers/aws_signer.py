@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar, cast
 
-import msgspec
-
 from providers.base import WireRequest
 from providers.errors import CredentialsError
 
@@ -219,7 +217,7 @@ def _signature(request: WireRequest, frozen: Any, region: str, now_unix_s: float
 
 
 def _with_headers(request: WireRequest, headers: Mapping[str, str]) -> WireRequest:
-    return msgspec.structs.replace(request, headers={**request.headers, **headers})
+    return request.under({**request.headers, **headers})
 
 
 def _now_s() -> float:

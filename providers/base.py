@@ -4,7 +4,7 @@ A Dialect is pure: bytes in, values out. A Transport is the only thing that touc
 other; the engine carries a WireRequest from one and the response's bytes to the other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import date
 from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol
@@ -14,6 +14,25 @@ from msgspec import Struct
 from providers.errors import ProviderError
 from providers.messages import ChatRequest, Event
 from providers.quirks import Quirks
+from providers.wire import Adaptation, WireRequest
+
+__all__ = [
+    "NO_HEADERS",
+    "UNKNOWN_DATA_POLICY",
+    "Adaptation",
+    "Capabilities",
+    "DataPolicy",
+    "Decoder",
+    "Dialect",
+    "Endpoint",
+    "EndpointState",
+    "Price",
+    "PriceOverride",
+    "Signer",
+    "Transport",
+    "WireRequest",
+    "WireResponse",
+]
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 EndpointState = Literal["live", "unverified", "retired"]
@@ -109,32 +128,6 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     """Facts for people: source, as_of, claims."""
 
 
-class Adaptation(Struct, frozen=True, gc=False):
-    """Something a client asked that the provider gets differently, or not at all. Told to the client and recorded."""
-
-    param: str
-    """The member of the client's request, as in `messages[0].content` or `seed`."""
-    action: Literal["dropped", "clamped", "folded", "merged"]
-    detail: str = ""
-    """What became of it, for people."""
-
-
-class WireRequest(Struct, frozen=True, kw_only=True):
-    """One HTTP request (or its like) to a provider, complete but for credentials that a Signer adds."""
-
-    url: str
-    body: bytes
-    headers: Mapping[str, str] = {}
-    """Names in lower case. content-length and host are the Transport's business."""
-    method: str = "POST"
-    stream: bool = False
-    """Whether the answer's bytes are wanted as they come; otherwise the first `read` gives the whole body."""
-    adapted: tuple[Adaptation, ...] = ()
-    """What of the client's request does not reach the provider as it was asked."""
-    caller: str = ""
-    """Whose request it is, as a name that says nothing else; filled for the local worker alone, whose queue is fair."""
-
-
 class WireResponse(Protocol):
     """A provider's answer: its head, and its body as bytes when they come."""
 
@@ -153,8 +146,8 @@ class WireResponse(Protocol):
         """The whole body, where the request was not for a stream; then nothing is left to read."""
         ...
 
-    async def read(self) -> bytes:
-        """The next bytes of the body, `b""` once it is complete.
+    def read(self) -> Awaitable[bytes]:
+        """To be awaited at once: the next bytes of the body, `b""` once it is complete.
 
         Raises:
             ProviderError: TruncatedError when the connection broke first, GarbledError when a bound was passed.

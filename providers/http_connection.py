@@ -6,7 +6,7 @@ the end, and left no byte behind; everything else drops it, so a cancelled excha
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Final
 
@@ -104,15 +104,13 @@ class HttpResponse:
         self.headers = headers
         self.body = body
 
-    async def read(self) -> bytes:
+    def read(self) -> Awaitable[bytes]:
         """The next bytes of the body, `b""` once it is complete."""
-        connection = self._connection
-        if connection is None:
-            return b""
-        data = await connection.next_bytes()
-        if connection.released:
-            self._connection = None
-        return data
+        return _nothing() if self._connection is None else self._connection.next_bytes()
+
+    def let_go(self) -> None:
+        """The body has been read to its end: the connection is no longer ours."""
+        self._connection = None
 
     def close(self, *, ended: bool = False) -> None:
         """Drop the connection unless the body was read to its end, or is about to end."""
@@ -122,6 +120,10 @@ class HttpResponse:
             else:
                 self._connection.drop()
             self._connection = None
+
+
+async def _nothing() -> bytes:
+    return b""
 
 
 def _is_plain(headers: Mapping[str, str]) -> bool:
@@ -148,6 +150,7 @@ class Connection(asyncio.Protocol):
         self._awaited: asyncio.Future[None] | None = None
         self._lingering: asyncio.TimerHandle | None = None
         self._busy = False
+        self._response: HttpResponse | None = None
         self._idle_since_s = 0.0
         self._reset(stream=False)
 
@@ -165,25 +168,28 @@ class Connection(asyncio.Protocol):
         """Whether it is still worth trying."""
         return self._transport is not None and now_s - self._idle_since_s < IDLE_MAX_S
 
-    async def exchange(self, data: bytes, *, stream: bool) -> HttpResponse:
-        """Write one request and wait for its head, or its whole answer."""
+    def begin(self, data: bytes, *, stream: bool) -> "asyncio.Future[None]":
+        """Write one request. To be awaited: its answer's head, or its whole answer. If that fails, `drop` it.
+
+        Raises:
+            StaleError: It has been closed meanwhile.
+        """
         transport = self._transport
         if transport is None:
             raise StaleError
         self._reset(stream=stream)
         self._busy = True
         transport.write(data)
-        self._awaited = self._loop.create_future()
-        try:
-            await self._awaited
-        except BaseException:
-            self.drop()
-            raise
-        finally:
-            self._awaited = None
+        awaited = self._awaited = self._loop.create_future()
+        return awaited
+
+    def answered(self) -> HttpResponse:
+        """What was waited for."""
+        self._awaited = None
         headers = _Headers(self._head)
-        if stream:
-            return HttpResponse(self, self._status, headers, None)
+        if self._stream:
+            response = self._response = HttpResponse(self, self._status, headers, None)
+            return response
         return HttpResponse(None, self._status, headers, self._take_whole())
 
     def _take_whole(self) -> bytes:
@@ -240,6 +246,9 @@ class Connection(asyncio.Protocol):
         """The answer is complete and read: the connection may serve again."""
         self._busy = False
         self.released = True
+        if self._response is not None:
+            self._response.let_go()
+            self._response = None
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None

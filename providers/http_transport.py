@@ -44,6 +44,7 @@ class _Target(Struct):
     origin: Origin
     line: bytes
     host: bytes
+    pool: Pool
     heads: dict[int, tuple[Mapping[str, str], bytes]] = {}
     """By the identity of the headers, which are kept so that it stays theirs. Models of one provider share its URL."""
 
@@ -76,20 +77,27 @@ class HttpTransport:
         """
         target = self._targets.get((request.method, request.url)) or self._target(request)
         data = b"%bcontent-length: %d\r\n\r\n%b" % (target.head(request.headers), len(request.body), request.body)
-        pool = self._pools.get(target.origin) or self._pools.setdefault(target.origin, Pool())
+        pool = target.pool
         # Kept, because asking which loop runs is a system call on some Pythons.
         loop = self._loop = self._loop or asyncio.get_running_loop()
         connection = pool.take(loop.time())
-        if connection is not None:
+        while True:
+            fresh = connection is None
+            if connection is None:
+                connection = await self._connect(target.origin, pool, connect_timeout_s, loop)
             try:
-                return await connection.exchange(data, stream=request.stream)
+                await connection.begin(data, stream=request.stream)
             except StaleError:
-                pass
-        connection = await self._connect(target.origin, pool, connect_timeout_s, loop)
-        try:
-            return await connection.exchange(data, stream=request.stream)
-        except StaleError:
-            raise ResetError(f"{target.origin.host} closed the connection before it answered") from None
+                connection.drop()
+                if fresh:
+                    host = target.origin.host
+                    raise ResetError(f"{host} closed the connection before it answered") from None
+                connection = None
+            except BaseException:
+                connection.drop()
+                raise
+            else:
+                return connection.answered()
 
     async def aclose(self) -> None:
         """Drop every connection."""
@@ -101,10 +109,12 @@ class HttpTransport:
         parts = urlsplit(request.url)
         tls = parts.scheme == "https"
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        origin = Origin(parts.hostname or "", parts.port or (443 if tls else 80), tls)
         target = _Target(
-            origin=Origin(parts.hostname or "", parts.port or (443 if tls else 80), tls),
+            origin=origin,
             line=f"{request.method} {path} HTTP/1.1\r\n".encode("ascii"),
             host=parts.netloc.rpartition("@")[2].encode("ascii"),
+            pool=self._pools.get(origin) or self._pools.setdefault(origin, Pool()),
         )
         if len(self._targets) >= TARGETS_MAX:
             self._targets.clear()

@@ -68,6 +68,12 @@ def estimate_request(request: ChatRequest) -> int:
     return total
 
 
+def output_limit(request: ChatRequest) -> int | None:
+    """As `ChatRequest.output_limit_tokens`, for compiled modules, to which a call of that is dear."""
+    limit = request.max_completion_tokens
+    return request.max_tokens if limit is None else limit
+
+
 def plain_size(request: ChatRequest) -> int | None:
     """How many bytes the text of a prompt has that is nothing but ASCII text; None: there is more to it."""
     if request.tools or request.functions or request.response_format is not None:

@@ -64,6 +64,7 @@ class EndpointHealth:
         "in_flight",
         "last_ok_s",
         "pace",
+        "well",
     )
 
     def __init__(
@@ -76,6 +77,7 @@ class EndpointHealth:
         self.id = endpoint_id
         self.in_flight = 0
         """Attempts that were sent and have not ended."""
+        self.well = True  # what was observed last is healthy, and no reason to ask it less than usual
         self.pace = Pace()
         self._breaker = Breaker(random)
         self._parking = Parking(random)
@@ -84,8 +86,7 @@ class EndpointHealth:
         self._uptime = Uptime()
         self._may_open = may_open
         self._on_change = on_change
-        self._gated = False
-        """Whether anything but the cap may stand in the way. Put right by `_admit`."""
+        self._gated = False  # whether anything but the cap may stand in the way; put right by `_admit`
         self._disabled_until_s: float | None = None
         self._probing = False
         self._panics = 0
@@ -101,8 +102,7 @@ class EndpointHealth:
         self._announced: Standing = "healthy"
         self._observation = UNOBSERVED
         self._fresh_until_s = -inf
-        self._calm_until_s = -inf
-        """Until then good answers change nothing of the Observation but its counts and means."""
+        self._calm_until_s = -inf  # until then good answers change nothing of the Observation but counts and means
         self._figures_until_s = -inf
         self._latency: Quantiles | None = None
         self._throughput: Quantiles | None = None
@@ -335,7 +335,7 @@ class EndpointHealth:
         outage = self._answers.are_an_outage(now_s)
         # One good answer more may make enough of them for a few bad ones to count.
         well = standing == "healthy" and self._answers.are_all_good
-        calm = well and weight == 1.0 and limit is None
+        calm = self.well = well and weight == 1.0 and limit is None
         self._calm_until_s = min(second_s, self._fresh_until_s) if calm else -inf
         self._observation = Observation(
             standing,

@@ -45,6 +45,23 @@ class Health:
         observation = UNOBSERVED if health is None else health.observe(now_s)
         return self._heed(endpoint_id, observation, now_s) if self._hearsay else observation
 
+    def observe_all(self, endpoint_ids: tuple[str, ...], now_s: float) -> tuple[dict[str, Observation], bool]:
+        """The same of several, and whether all of them are healthy and to be asked as much as usual."""
+        seen: dict[str, Observation] = {}
+        well = True
+        for name in endpoint_ids:
+            health = self._endpoints.get(name)
+            if health is None:
+                seen[name] = UNOBSERVED
+            else:
+                seen[name] = health.observe(now_s)
+                well = well and health.well
+        if self._hearsay:
+            for name, observation in seen.items():
+                seen[name] = self._heed(name, observation, now_s)
+            well = False  # as far as we have looked
+        return seen, well
+
     def hear(self, hearsay: Mapping[str, tuple[float, float]]) -> None:
         """Take what others say of Endpoints that are down or want to be left alone, in place of what they said before.
 

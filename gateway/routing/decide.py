@@ -12,9 +12,9 @@ from gateway.routing.ask import Ask
 from gateway.routing.candidate import Candidate, Exclusion, Plan
 from gateway.routing.costs import cost_at, price_now
 from gateway.routing.eligible import Demand, demand_of, judge, judge_wishes, place_in
-from gateway.routing.policies import POLICIES, Entrants, mixed
+from gateway.routing.policies import POLICIES, Draws, Entrants
 from gateway.routing.table import Row, Stage, Table
-from gateway.routing.usual import decide_usual
+from gateway.routing.usual import usual_of
 
 # Handicaps, from the least to the worst; the sum decides before any policy does. UNVERIFIED (1) and LOCAL (1 << 12)
 # are in gateway.routing.table, because they are the same for every request.
@@ -73,7 +73,9 @@ def decide(
         draw: Uniform in [0, 1): all that is drawn is drawn from it.
         now_utc: For prices that depend on the time; without it those do not hold.
     """
-    plan = decide_usual(table, ask, observations.get, draw)
+    usual = usual_of(table)
+    seen = observations if isinstance(observations, dict) else dict(observations)
+    plan = None if usual is None else usual.decide(ask, seen, draw)
     return plan if plan is not None else _decide(table, ask, observations, now_s, draw, now_utc)
 
 
@@ -99,7 +101,7 @@ def _decide(
         policy = preferences.sort or stage.policy
         stand = _enter(stage, demand, moment, excluded)
         if stand.rows:
-            order, scores = _order(stand, stage, demand, policy, mixed(draw, number))
+            order, scores = _order(stand, stage, demand, policy, Draws(draw, number))
             if not preferences.allow_fallbacks and not demand.order:
                 order = _one_provider(stand, order, excluded)
             _seat(stand, order, scores, (first, behind, late))
@@ -220,10 +222,10 @@ def _stands(
     return None
 
 
-def _order(stand: _Stand, stage: Stage, demand: Demand, policy: str, seed: int) -> tuple[list[int], Sequence[float]]:
+def _order(stand: _Stand, stage: Stage, demand: Demand, policy: str, draws: Draws) -> tuple[list[int], Sequence[float]]:
     """Positions of the entrants, best first, and their scores."""
     groups = stand.groups
-    entrants = Entrants(stand.rows, stand.seen, stand.costs, stage.weights, stage.score, seed)
+    entrants = Entrants(stand.rows, stand.seen, stand.costs, stage.weights, stage.score, draws)
     keys, scores = POLICIES[policy](entrants)
     order = sorted(range(len(groups)), key=keys.__getitem__)
     if any(groups):

@@ -4,7 +4,7 @@ A policy sees entrants only, never who was excluded, and decides only their orde
 emulating, degraded, ...) stands behind whatever the policy says. Adding one is one function and one line in POLICIES.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import log
 from typing import Final, TypeAlias
 
@@ -22,16 +22,63 @@ CAP_ASSUMED: Final = 64
 BEHIND: Final = 1e6
 """Further apart than any two keys of one tier can be: a key drawn from 53 bits lies well within +-1000."""
 
-MULTIPLIER: Final = 6364136223846793005
-INCREMENT: Final = 1442695040888963407
-MASK: Final = (1 << 64) - 1
-"""Of the 64-bit linear congruential generator that all draws of a decision come from."""
-_MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_LIMB_BITS: Final = 22
+_LIMB: Final = (1 << 22) - 1
+_HIGH: Final = (1 << 20) - 1
 UNIT: Final = 2.0**-53
-"""From its upper 53 bits to a number below 1."""
+"""From 53 bits to a number below 1."""
 
 EXACTO: Final = ScoreWeights(cost=0, ttft=0, throughput=1, uptime=2, queue=0)
 """What answers well, and then fast: until somebody measures how well models call tools, uptime stands for it."""
+
+
+class Draws:
+    """Numbers in (0, 1), endless, the same for the same draw and stage.
+
+    A 64-bit linear congruential generator, whose seed goes through SplitMix64's finish, so that draws that are close to
+    each other lead far apart. In three parts of 22, 22 and 20 bits: compiled modules multiply numbers of up to 30 bits
+    without making objects of them.
+    """
+
+    __slots__ = ("_high", "_low", "_middle")
+
+    def __init__(self, draw: float, stage: int) -> None:
+        bits = int(draw * (1 << 53))
+        by = stage + 1
+        low = (bits & _LIMB) + by * 0xA7C15
+        middle = (bits >> 22 & _LIMB) + by * 0x26E5FD + (low >> 22)
+        self._low = low & _LIMB
+        self._middle = middle & _LIMB
+        self._high = ((bits >> 44) + by * 0x9E377 + (middle >> 22)) & _HIGH
+        self._fold(30)
+        self._multiply(0xBF584, 0x1DB473, 0x24E5B9)
+        self._fold(27)
+        self._multiply(0x94D04, 0x26EC4C, 0x3111EB)
+        self._fold(31)
+
+    def next(self) -> float:
+        """The next number."""
+        self._multiply(0x5851F, 0x10B532, 0x157F2D)
+        low = self._low + 0x27814F
+        middle = self._middle + 0x2DFBDD + (low >> 22)
+        self._low = low & _LIMB
+        self._middle = middle & _LIMB
+        self._high = (self._high + 0x14057 + (middle >> 22)) & _HIGH
+        return (self._high << 33 | self._middle << 11 | self._low >> 11 | 1) * UNIT
+
+    def _fold(self, by: int) -> None:
+        """Itself, exclusive or itself shifted right."""
+        by -= _LIMB_BITS
+        high = self._high
+        self._low ^= self._middle >> by | high << (_LIMB_BITS - by) & _LIMB
+        self._middle ^= high >> by
+
+    def _multiply(self, high: int, middle: int, low: int) -> None:
+        lowest = self._low * low
+        above = self._low * middle + self._middle * low + (lowest >> 22)
+        self._high = (self._low * high + self._middle * middle + self._high * low + (above >> 22)) & _HIGH
+        self._middle = above & _LIMB
+        self._low = lowest & _LIMB
 
 
 class Entrants(Struct):
@@ -43,28 +90,12 @@ class Entrants(Struct):
     """Expected, in pico-USD."""
     weights: Mapping[str, float]
     score: ScoreWeights
-    seed: int
-    """64 bits, from the request's draw."""
-
-    def draws(self) -> Iterator[float]:
-        """Numbers in (0, 1), endless, the same for the same seed (a 64-bit linear congruential generator)."""
-        state = self.seed
-        while True:
-            state = (state * MULTIPLIER + INCREMENT) & MASK
-            yield (state >> 11 | 1) * UNIT
+    draws: Draws
 
 
 Ranking: TypeAlias = tuple[Sequence[float], Sequence[float]]
 """A key and a score for each entrant: the first orders, the second tells people why."""
 Policy: TypeAlias = Callable[[Entrants], Ranking]
-
-
-def mixed(draw: float, stage: int) -> int:
-    """The seed of a stage: SplitMix64's finish, so that draws that are close to each other lead far apart."""
-    state = (int(draw * (1 << 53)) + (stage + 1) * 0x9E3779B97F4A7C15) & MASK
-    state = ((state ^ (state >> 30)) * _MIX_1) & MASK
-    state = ((state ^ (state >> 27)) * _MIX_2) & MASK
-    return state ^ (state >> 31)
 
 
 def balanced(entrants: Entrants) -> Ranking:
@@ -78,7 +109,8 @@ def balanced(entrants: Entrants) -> Ranking:
     """
     keys: list[float] = []
     scores: list[float] = []
-    for seen, cost, draw in zip(entrants.seen, entrants.costs, entrants.draws(), strict=False):
+    for seen, cost in zip(entrants.seen, entrants.costs, strict=True):
+        draw = entrants.draws.next()
         weight = max(seen.weight, WEIGHT_MIN)
         if cost:
             micro = cost / PICO_PER_MICRO
@@ -98,7 +130,8 @@ def weighted(entrants: Entrants) -> Ranking:
     """Drawn without replacement, by the Route's weights; those without one after the others. Score: the weight."""
     shares = [entrants.weights.get(row.id, 0.0) for row in entrants.rows]
     keys: list[float] = []
-    for share, seen, draw in zip(shares, entrants.seen, entrants.draws(), strict=False):
+    for share, seen in zip(shares, entrants.seen, strict=True):
+        draw = entrants.draws.next()
         weight = share * max(seen.weight, WEIGHT_MIN)
         keys.append(log(-log(draw) / weight) if weight else BEHIND)
     return keys, shares
@@ -136,8 +169,8 @@ def ordered(entrants: Entrants) -> Ranking:
 def least_busy(entrants: Entrants) -> Ranking:
     """The least load first, equals drawn. Score: Attempts on their way per Attempt that it bears."""
     loads = [_load(seen) for seen in entrants.seen]
-    draws = entrants.draws()
-    return [round(load * BEHIND) + next(draws) for load in loads], loads
+    draws = entrants.draws
+    return [round(load * BEHIND) + draws.next() for load in loads], loads
 
 
 def score(entrants: Entrants) -> Ranking:

@@ -18,6 +18,7 @@ from gateway.routing.candidate import Candidate, Plan
 from gateway.turns import Turns
 from gateway.upstream import Upstream
 from gateway.virtual_time import run
+from gateway.watch import Alarm
 from providers.base import Endpoint
 from providers.errors import (
     BadRequestError,
@@ -154,6 +155,7 @@ class Scene:
             prompt_tokens=0,
             unix_time_s=lambda: 0.0,
             loop=loop,
+            alarm=Alarm(loop),
             task=None,
             caller="local",
             hedges=HedgeBudget(),

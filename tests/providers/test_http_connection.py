@@ -33,11 +33,11 @@ async def ask(pieces: list[bytes], *, stream: bool = False) -> tuple[HttpRespons
     pool, wire = Pool(), Wire()
     connection = Connection(pool, asyncio.get_running_loop())
     connection.connection_made(wire)  # type: ignore[arg-type]  # as much of a transport as is used
-    asking = asyncio.ensure_future(connection.exchange(b"", stream=stream))
-    await asyncio.sleep(0)
+    begun = connection.begin(b"", stream=stream)
     for piece in pieces:
         connection.data_received(piece)
-    return await asking, wire, pool
+    await begun
+    return connection.answered(), wire, pool
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:

@@ -4,12 +4,14 @@ from itertools import permutations
 from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.config.catalogue import ScoreWeights
 from gateway.config.schema import Policy
 from gateway.observation import Observation
 from gateway.routing.ask import Ask, Sort
-from gateway.routing.policies import POLICIES
+from gateway.routing.policies import POLICIES, Draws
 from tests.fakes.catalogues import decided, endpoint, names, priced, route, table
 
 DRAWS = 20_000
@@ -211,3 +213,16 @@ def test_exacto_prefers_what_answers_well():
     endpoints = [endpoint("a/x", 1), endpoint("b/x", 9)]
     seen = {"a/x": Observation(uptime=0.7, tokens_per_s=60), "b/x": Observation(uptime=1.0, tokens_per_s=50)}
     assert in_order("exacto", endpoints, seen) == ["b/x", "a/x"]
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(0, 300))
+def test_draws_are_those_of_a_64_bit_generator(draw, stage):
+    mask = (1 << 64) - 1
+    state = (int(draw * (1 << 53)) + (stage + 1) * 0x9E3779B97F4A7C15) & mask
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
+    state ^= state >> 31
+    draws = Draws(draw, stage)
+    for _ in range(4):
+        state = (state * 6364136223846793005 + 1442695040888963407) & mask
+        assert draws.next() == (state >> 11 | 1) * 2.0**-53

@@ -8,7 +8,7 @@ from gateway.observation import Observation
 from gateway.routing import decide as general
 from gateway.routing.ask import NO_PREFERENCES, Ask, Preferences
 from gateway.routing.table import prepare
-from gateway.routing.usual import decide_usual
+from gateway.routing.usual import usual_of
 from providers.base import Capabilities, Endpoint, Price
 from tests.fakes.catalogues import catalogue, route
 from tests.gateway.routing.test_decision_properties import MANY, NOW_S
@@ -67,7 +67,8 @@ def nearly_usual(draw):
 @given(nearly_usual())
 def test_the_usual_decision_is_the_general_one(situation):
     table, ask, seen, draw = situation
-    usual = decide_usual(table, ask, seen.get, draw)
+    prepared = usual_of(table)
+    usual = prepared and prepared.decide(ask, seen, draw)
     if usual is not None:
         assert usual == general._decide(table, ask, seen, NOW_S, draw, None)
 
@@ -75,7 +76,8 @@ def test_the_usual_decision_is_the_general_one(situation):
 def usual(ask: Ask, *, facts=(), seen=None, **how):
     every = [endpoint(0, **dict(facts)), endpoint(1), endpoint(2)]
     asked = route([one.id for one in every], "m", **how)
-    return decide_usual(prepare([asked], catalogue(every, [asked]), {}), ask, (seen or {}).get, 0.4)
+    prepared = usual_of(prepare([asked], catalogue(every, [asked]), {}))
+    return prepared and prepared.decide(ask, seen or {}, 0.4)
 
 
 def test_a_request_without_wishes_is_usual():
