@@ -96,49 +96,36 @@ def _names(known: Any) -> Any:
 
 def run_codecs(options: argparse.Namespace) -> int:
     """What the dialects cost."""
-    out: Path = options.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
     judgements = measure_codecs(QUICK_REPEATS if options.quick else REPEATS)
-    keep("codecs", judgements, out / "results.json")
-    print_bars("Codecs: the fastest of many runs, one core, no sockets", judgements)
-    return _gate(judgements, options)
+    return _tell("codecs", "Codecs: the fastest of many runs, one core, no sockets", judgements, options)
 
 
 def run_decisions(options: argparse.Namespace) -> int:
     """What the router's decisions cost."""
-    out: Path = options.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
     judgements = measure_decisions(QUICK_REPEATS if options.quick else DECISION_REPEATS)
-    keep("decisions", judgements, out / "results.json")
-    print_bars("Decisions: CPU time of the fastest of many runs", judgements)
-    return _gate(judgements, options)
+    return _tell("decisions", "Decisions: CPU time of the fastest of many runs", judgements, options)
 
 
 def run_ledger(options: argparse.Namespace) -> int:
     """What the ledger costs."""
-    out: Path = options.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
     quick = (QUICK_REPEATS, QUICK_ROWS) if options.quick else (LEDGER_REPEATS, options.ledger_rows)
     judgements, beside = measure_ledger(*quick)
-    keep("ledger", judgements, out / "results.json", beside)
-    print_bars("The ledger: CPU time of the fastest of many runs; reports by the clock", judgements)
+    title = "The ledger: CPU time of the fastest of many runs; reports by the clock"
+    code = _tell("ledger", title, judgements, options, beside)
     print("\nto compare, by the clock:")
     for name, value_us in beside.items():
         print(f"{name}: {value_us:.1f} us")
-    return _gate(judgements, options)
+    return code
 
 
 def run_in_process(options: argparse.Namespace) -> int:
     """What a routed request costs."""
-    out: Path = options.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
     costs = measure_in_process(QUICK_REPEATS if options.quick else IN_PROCESS_REPEATS)
-    judgements = judge_in_process(costs)
-    keep("in_process", judgements, out / "results.json", asdict(costs))
-    print_bars("A routed request in process: CPU time of the loop's thread in the fastest of many batches", judgements)
+    title = "A routed request in process: CPU time of the loop's thread in the fastest of many batches"
+    code = _tell("in_process", title, judge_in_process(costs), options, asdict(costs))
     print(f"\nwithout a record {costs.plain_us:.1f} us; with the ledger {costs.booked_us:.1f} us,", end=" ")
     print(f"and with the store's own thread {costs.all_us:.1f} us")
-    return _gate(judgements, options)
+    return code
 
 
 def _say(line: str) -> None:
@@ -146,41 +133,46 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def run_beside_local(bench: Bench, options: argparse.Namespace, out: Path) -> int:
+def run_beside_local(bench: Bench, options: argparse.Namespace) -> int:
     """What remote requests suffer beside the local worker."""
     pairs = 1 if options.quick else PAIRS_DEFAULT
     idle, busy = measure_beside_local(bench, pairs, _say)
-    judgements = judge_beside_local(idle, busy)
     seen = {"idle": [asdict(one) for one in idle], "busy": [asdict(one) for one in busy]}
-    keep("beside_local", judgements, out / "results.json", seen)
-    print_bars("Remote requests beside 8 streams of the local demonstration model", judgements)
-    return _gate(judgements, options)
+    title = "Remote requests beside 8 streams of the local demonstration model"
+    return _tell("beside_local", title, judge_beside_local(idle, busy), options, seen)
 
 
-def run_beside_dashboard(bench: Bench, options: argparse.Namespace, out: Path) -> int:
+def run_beside_dashboard(bench: Bench, options: argparse.Namespace) -> int:
     """What requests suffer while somebody looks at the dashboard."""
     pairs, rows = (1, QUICK_ROWS) if options.quick else (DASHBOARD_PAIRS, options.ledger_rows)
     alone, used, pages_ms = measure_beside_dashboard(bench, pairs, rows, _say)
     judgements = judge_beside_dashboard(alone, used, pages_ms)
     seen = {"alone": [asdict(one) for one in alone], "used": [asdict(one) for one in used], "pages_ms": pages_ms}
-    keep("beside_dashboard", judgements, out / "results.json", seen)
-    print_bars(f"Requests while the dashboard is used over {rows:,} rows", judgements)
-    return _gate(judgements, options)
+    title = f"Requests while the dashboard is used over {rows:,} rows"
+    return _tell("beside_dashboard", title, judgements, options, seen)
 
 
-def run_dashboard(bench: Bench, options: argparse.Namespace, out: Path) -> int:
+def run_dashboard(bench: Bench, options: argparse.Namespace) -> int:
     """How soon the dashboard shows something."""
     repeats, rows = (1, QUICK_ROWS) if options.quick else (DASHBOARD_REPEATS, options.ledger_rows)
     judgements, seen = measure_dashboard(bench, rows, repeats, _say)
-    keep("dashboard", judgements, out / "results.json", seen | {"rows": rows})
-    print_bars(f"The dashboard over {rows:,} rows: medians of {repeats}", judgements)
-    return _gate(judgements, options)
+    title = f"The dashboard over {rows:,} rows: medians of {repeats}"
+    return _tell("dashboard", title, judgements, options, seen | {"rows": rows})
 
 
 _BESIDE = {"dashboard": run_dashboard, "beside_local": run_beside_local, "beside_dashboard": run_beside_dashboard}
 """What is measured of a gateway that runs, by its option."""
 _WITHOUT_TOOLS = {"codecs": run_codecs, "decisions": run_decisions, "in_process": run_in_process, "ledger": run_ledger}
 """What is measured without a socket, by its option."""
+
+
+def _tell(name: str, title: str, judgements: Sequence[Judgement], options: argparse.Namespace, seen: Any = None) -> int:
+    """Keep what was measured alone, print it, and give the exit code."""
+    out: Path = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    keep(name, judgements, out / "results.json", seen)
+    print_bars(title, judgements)
+    return _gate(judgements, options)
 
 
 def _gate(judgements: Sequence[Judgement], options: argparse.Namespace) -> int:
@@ -214,7 +206,7 @@ def run(options: argparse.Namespace) -> int:
         patience = 0 if options.quick else options.patience
         bench = Bench(tools, mock, bodies, out, cores, patience)
         if beside is not None:
-            return beside(bench, options, out)
+            return beside(bench, options)
         if options.profile:
             print(profile_mode(bench, next(mode for mode in MODES if mode.name == options.profile)))
             return 0
