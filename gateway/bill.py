@@ -61,7 +61,7 @@ class Tariffs:
         return tariff
 
 
-class Bill(Struct, frozen=True):
+class Bill(Struct):
     """The entries of one request."""
 
     books: Books
@@ -76,6 +76,9 @@ class Bill(Struct, frozen=True):
     unix_time_s: Callable[[], float]
     payment: Payment | None = None
     """What an issued key pays with."""
+    named: int = 0
+    """The Attempt whose id is in `name`."""
+    name: str = ""
 
     def begin(self, attempt: Attempt) -> "UnaffordableError | BegunLater | None":
         """An Attempt is about to be sent; the error says why it must not be, or its `answer` will."""
@@ -117,7 +120,7 @@ class Bill(Struct, frozen=True):
 
     def end(self, attempt: Attempt, error: ProviderError | None) -> None:
         """It is over: what it cost is noted on it."""
-        if isinstance(error, UnaffordableError):
+        if error is not None and isinstance(error, UnaffordableError):
             return  # it was never sent
         usage, ttft_s, output_tokens = attempt.usage, attempt.ttft_s, attempt.output_seen
         if usage is not None and not attempt.counted:
@@ -134,8 +137,8 @@ class Bill(Struct, frozen=True):
             output_tokens=output_tokens,
             refused=_was_refused(attempt, error),
             images=self.images,
-            ttft_ms=None if ttft_s is None else round(ttft_s * 1000),
-            duration_ms=round(attempt.duration_s * 1000),
+            ttft_ms=None if ttft_s is None else int(ttft_s * 1000 + 0.5),
+            duration_ms=int(attempt.duration_s * 1000 + 0.5),
             upstream_id=attempt.upstream_id or (None if error is None else error.request_id),
         )
         settlement = self.books.end(attempt_id, ending)
@@ -151,7 +154,10 @@ class Bill(Struct, frozen=True):
         self.books.checkpoint(self._id(attempt), attempt.output_seen)
 
     def _id(self, attempt: Attempt) -> str:
-        return f"{self.origin.generation_id}/{attempt.number}"
+        if attempt.number != self.named:
+            self.named = attempt.number
+            self.name = f"{self.origin.generation_id}/{attempt.number}"
+        return self.name
 
     def _now_us(self) -> int:
         return int(self.unix_time_s() * US_PER_S)
@@ -178,9 +184,13 @@ class BegunLater(Struct, frozen=True):
 
 def _was_refused(attempt: Attempt, error: ProviderError | None) -> bool:
     """Whether nobody charges for it: it reached nobody, or was answered with an error before any content."""
-    if not attempt.sent or (isinstance(error, ConnectError) and not attempt.followed):
+    if not attempt.sent:
         return True
-    if error is None or attempt.pieces:
+    if error is None:
+        return False
+    if isinstance(error, ConnectError) and not attempt.followed:
+        return True
+    if attempt.pieces:
         return False
     status = error.upstream_status or attempt.upstream_status  # the first may be said in an answer that began well
     return status is not None and status >= ERROR_STATUS_MIN

@@ -12,6 +12,7 @@ from providers.base import Price, PriceOverride
 from providers.messages import Usage
 
 PICO_PER_NANO: Final = 1000
+UNKNOWN: Final = -1
 BILLED_TOKENS_MAX: Final = 1_000_000_000
 """More than any answer can hold: such a count is a provider's mistake, and no bill follows from it."""
 
@@ -55,23 +56,63 @@ def cost_in_nusd(
     """
     if price is None:
         return None
-    whole_input, output = _count(usage.input_tokens), _count(usage.output_tokens)
+    input_tokens = counted(usage.input_tokens)
     if overrides:
-        price = price_in_force(price, overrides, prompt_tokens=whole_input, now_utc=now_utc)
-    most = whole_input or 0
-    # A provider that counts more cached tokens than the prompt has is not billed for less than nothing.
-    read = min(_count(usage.cached_input_tokens) or 0, most)
-    written = min(_count(usage.cache_write_tokens) or 0, most - read)
-    input_in_pusd = price.input_in_pusd
-    plain = _times(None if whole_input is None else whole_input - read - written, input_in_pusd)
-    answer = _times(output, price.output_in_pusd)
-    cached = _times(read, _or(price.cache_read_in_pusd, input_in_pusd)) if read else 0
-    kept = _times(written, _or(price.cache_write_in_pusd, input_in_pusd)) if written else 0
-    if plain is None or answer is None or cached is None or kept is None:
-        return None
-    # Most charge nothing for the request itself or for an image, and say so by saying nothing.
-    beside = (price.request_in_pusd or 0) + (images * (price.image_in_pusd or 0) if images else 0)
-    return _round_half_even(plain + answer + cached + kept + beside, PICO_PER_NANO)
+        prompt_tokens = None if input_tokens == UNKNOWN else input_tokens
+        price = price_in_force(price, overrides, prompt_tokens=prompt_tokens, now_utc=now_utc)
+    return Rates(price).cost_in_nusd(
+        input_tokens,
+        counted(usage.output_tokens),
+        counted(usage.cached_input_tokens),
+        counted(usage.cache_write_tokens),
+        images,
+    )
+
+
+class Rates:
+    """A Price as plain numbers, UNKNOWN where nobody knows one: what every answer is billed by."""
+
+    __slots__ = ("_cached", "_image", "_input", "_output", "_request", "_written")
+
+    def __init__(self, price: Price) -> None:
+        self._input = _rate(price.input_in_pusd, UNKNOWN)
+        self._output = _rate(price.output_in_pusd, UNKNOWN)
+        self._cached = _rate(price.cache_read_in_pusd, self._input)
+        self._written = _rate(price.cache_write_in_pusd, self._input)
+        # Most charge nothing for the request itself or for an image, and say so by saying nothing.
+        self._request = _rate(price.request_in_pusd, 0)
+        self._image = _rate(price.image_in_pusd, 0)
+
+    def cost_in_nusd(self, input_tokens: int, output_tokens: int, cached: int, written: int, images: int) -> int | None:
+        """As the function of that name. Counts are 0 or more, or UNKNOWN."""
+        most = max(input_tokens, 0)
+        # A provider that counts more cached tokens than the prompt has is not billed for less than nothing.
+        cached = min(max(cached, 0), most)
+        written = min(max(written, 0), most - cached)
+        plain = input_tokens - cached - written
+        if (
+            _is_open(plain, self._input)
+            or _is_open(output_tokens, self._output)
+            or _is_open(cached, self._cached)
+            or _is_open(written, self._written)
+        ):
+            return None
+        tokens = plain * self._input + cached * self._cached + written * self._written + output_tokens * self._output
+        return _round_half_even(tokens + self._request + images * self._image, PICO_PER_NANO)
+
+
+def counted(tokens: int | None) -> int:
+    """A count as it is billed: UNKNOWN where there is none, or none that can be."""
+    return UNKNOWN if tokens is None or not 0 <= tokens <= BILLED_TOKENS_MAX else tokens
+
+
+def _rate(price_in_pusd: int | None, other: int) -> int:
+    return other if price_in_pusd is None else price_in_pusd
+
+
+def _is_open(count: int, rate: int) -> bool:
+    """Whether nobody knows the product: nothing of anything, and anything for nothing, cost nothing."""
+    return (count < 0 and rate != 0) or (rate < 0 and count != 0)
 
 
 def _holds(override: PriceOverride, prompt_tokens: int | None, now_utc: datetime) -> bool:
@@ -102,23 +143,8 @@ def _figures(price: Price) -> tuple[int | None, ...]:
     )
 
 
-def _or(figure: int | None, other: int | None) -> int | None:
-    return other if figure is None else figure
-
-
 def _last(*figures: int | None) -> int | None:
     return next((figure for figure in reversed(figures) if figure is not None), None)
-
-
-def _count(tokens: int | None) -> int | None:
-    return tokens if tokens is not None and 0 <= tokens <= BILLED_TOKENS_MAX else None
-
-
-def _times(count: int | None, price_in_pusd: int | None) -> int | None:
-    """The product, where it is known: nothing of anything, and anything for nothing, cost nothing."""
-    if count == 0 or price_in_pusd == 0:
-        return 0
-    return None if count is None or price_in_pusd is None else count * price_in_pusd
 
 
 def _round_half_even(amount: int, unit: int) -> int:

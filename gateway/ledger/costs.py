@@ -12,21 +12,18 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from gateway.ledger.entry import NO_PRICE, CostSource, Outcome, Settlement, UsageSource
+from gateway.ledger.entry import NO_PRICE, Outcome, Settlement
 from gateway.ledger.intent import Intent, Priced
 from gateway.state.entries import PriceSnapshot
 from providers.base import Price, PriceOverride
 from providers.messages import Usage
-from providers.pricing import BILLED_TOKENS_MAX, cost_in_nusd
+from providers.pricing import BILLED_TOKENS_MAX, Rates, counted, price_in_force
 
 COST_MAX_IN_NUSD: Final = 10**15
 """A million dollars: a provider that says that one answer cost more is mistaken."""
 MICROSECONDS: Final = 1_000_000
 RECOVERED_CODE: Final = "gateway_killed"
 """What is said of an Attempt in the middle of which the gateway died."""
-_NOBODY_COUNTED: Final = Usage()
-_ANY_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)
-"""For prices that do not depend on the time."""
 
 
 class Tariff(Struct, frozen=True):
@@ -35,11 +32,26 @@ class Tariff(Struct, frozen=True):
     snapshot: PriceSnapshot
     price: Price | None
     overrides: tuple[PriceOverride, ...]
+    price_id: str
+    """Of the snapshot."""
+    rates: Rates | None
+    """The price as numbers."""
 
-    @property
-    def price_id(self) -> str:
-        """Of its snapshot; NO_PRICE where nobody knows the price."""
-        return self.snapshot.price_id
+    def cost_in_nusd(self, settled: Settlement, sent_us: int, images: int) -> int | None:
+        """What these tokens cost that were asked for then; None: nobody knows."""
+        rates, price = self.rates, self.price
+        if rates is None or price is None:
+            return None
+        if self.overrides:
+            now_utc = datetime.fromtimestamp(sent_us / MICROSECONDS, UTC)
+            rates = Rates(price_in_force(price, self.overrides, prompt_tokens=settled.input_tokens, now_utc=now_utc))
+        return rates.cost_in_nusd(
+            counted(settled.input_tokens),
+            counted(settled.output_tokens),
+            counted(settled.cached_tokens),
+            counted(settled.cache_write_tokens),
+            images,
+        )
 
 
 class Ending(Struct, frozen=True, kw_only=True):
@@ -66,10 +78,10 @@ class Ending(Struct, frozen=True, kw_only=True):
 def tariff_of(endpoint: str, price: Price | None, overrides: Sequence[PriceOverride]) -> Tariff:
     """The Tariff of a row of the configuration: to be made once, not per request."""
     if price is None:
-        return Tariff(PriceSnapshot(NO_PRICE, endpoint, ""), None, ())
+        return _tariff(PriceSnapshot(NO_PRICE, endpoint, ""), None, ())
     data = msgspec.json.encode(Priced(price, tuple(overrides)))
     price_id = hashlib.sha256(endpoint.encode() + b"\0" + data).hexdigest()[:16]
-    return Tariff(PriceSnapshot(price_id, endpoint, data.decode()), price, tuple(overrides))
+    return _tariff(PriceSnapshot(price_id, endpoint, data.decode()), price, tuple(overrides))
 
 
 def read_tariff(snapshot: PriceSnapshot) -> Tariff:
@@ -79,16 +91,29 @@ def read_tariff(snapshot: PriceSnapshot) -> Tariff:
         msgspec.DecodeError: Another version has made it.
     """
     if not snapshot.data:
-        return Tariff(snapshot, None, ())
+        return _tariff(snapshot, None, ())
     priced = msgspec.json.decode(snapshot.data, type=Priced)
-    return Tariff(snapshot, priced.price, priced.overrides)
+    return _tariff(snapshot, priced.price, priced.overrides)
+
+
+def _tariff(snapshot: PriceSnapshot, price: Price | None, overrides: tuple[PriceOverride, ...]) -> Tariff:
+    return Tariff(snapshot, price, overrides, snapshot.price_id, None if price is None else Rates(price))
 
 
 def settlement_of(sent_us: int, ending: Ending, tariff: Tariff) -> Settlement:
     """What an Attempt cost that was sent then, who says so, and who counted."""
-    usage, usage_source = _counted(ending)
-    cost, cost_source = _cost(sent_us, ending, tariff, usage, usage_source)
-    return _settlement(ending, usage, usage_source, cost, cost_source)
+    settled = _counted(ending)
+    charged = None if ending.usage is None else ending.usage.cost_in_nusd
+    if charged is not None and 0 <= charged <= COST_MAX_IN_NUSD:
+        settled.cost_in_nusd, settled.cost_source = charged, "provider"
+    elif ending.refused and settled.usage_source == "none":
+        settled.cost_in_nusd, settled.cost_source = 0, "none"
+    else:
+        cost = tariff.cost_in_nusd(settled, sent_us, ending.images)
+        if cost is not None and cost <= COST_MAX_IN_NUSD:
+            settled.cost_in_nusd = cost
+            settled.cost_source = "price" if settled.usage_source == "provider" else "estimate"
+    return settled
 
 
 def recovered(intent: Intent, output_tokens: int, tariff: Tariff | None, *, unix_us: int) -> Settlement:
@@ -100,70 +125,44 @@ def recovered(intent: Intent, output_tokens: int, tariff: Tariff | None, *, unix
         tariff: What it was to be billed by; None: that is not known any more.
         unix_us: Now.
     """
-    usage = Usage(input_tokens=intent.prompt_tokens, output_tokens=output_tokens)
-    cost = None if tariff is None else _by_tariff(tariff, usage, intent.unix_us)
-    ending = Ending(unix_us=unix_us, outcome="failed", code=RECOVERED_CODE)
-    return _settlement(ending, usage, "recovered", cost, "unknown" if cost is None else "recovered")
+    settled = Settlement(unix_us, "failed", RECOVERED_CODE, sane(intent.prompt_tokens), sane(output_tokens))
+    settled.usage_source = "recovered"
+    cost = None if tariff is None else tariff.cost_in_nusd(settled, intent.unix_us, 0)
+    if cost is not None:
+        settled.cost_in_nusd, settled.cost_source = cost, "recovered"
+    return settled
 
 
-def _counted(ending: Ending) -> tuple[Usage, UsageSource]:
-    """The tokens, and by whom. What the provider left out is filled in from our estimate."""
-    usage = ending.usage or _NOBODY_COUNTED
-    counted_in, counted_out = sane(usage.input_tokens), sane(usage.output_tokens)
-    if counted_in is not None and counted_out is not None:
-        return usage, "provider"
-    said = counted_in is not None or counted_out is not None
-    if ending.refused and not said:
-        return _NOBODY_COUNTED, "none"
-    mixed = Usage(
-        input_tokens=sane(ending.prompt_tokens) if counted_in is None else counted_in,
-        output_tokens=sane(ending.output_tokens) if counted_out is None else counted_out,
-        cached_input_tokens=usage.cached_input_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
-    )
-    nothing = mixed.input_tokens is None and mixed.output_tokens is None
-    return mixed, "none" if nothing else "estimate"
+def _counted(ending: Ending) -> Settlement:
+    """All but the cost: the tokens, and by whom. What the provider left out is filled in from our estimate."""
+    settled, usage = Settlement(ending.unix_us, ending.outcome, ending.code), ending.usage
+    settled.ttft_ms, settled.duration_ms = ending.ttft_ms, ending.duration_ms
+    settled.upstream_id = ending.upstream_id
+    said = False
+    if usage is not None:
+        counted_in, counted_out = sane(usage.input_tokens), sane(usage.output_tokens)
+        said = counted_in is not None or counted_out is not None
+        if said or not ending.refused:
+            settled.input_tokens, settled.output_tokens = counted_in, counted_out
+            settled.cached_tokens = sane(usage.cached_input_tokens)
+            settled.cache_write_tokens = sane(usage.cache_write_tokens)
+            settled.reasoning_tokens = sane(usage.reasoning_tokens)
+        if counted_in is not None and counted_out is not None:
+            settled.usage_source = "provider"
+            return settled
+    if said or not ending.refused:
+        _estimate(settled, ending)
+    return settled
 
 
-def _cost(
-    sent_us: int, ending: Ending, tariff: Tariff, usage: Usage, usage_source: UsageSource
-) -> tuple[int | None, CostSource]:
-    charged = None if ending.usage is None else ending.usage.cost_in_nusd
-    if charged is not None and 0 <= charged <= COST_MAX_IN_NUSD:
-        return charged, "provider"
-    if ending.refused and usage_source == "none":
-        return 0, "none"
-    cost = _by_tariff(tariff, usage, sent_us, ending.images)
-    if cost is None or cost > COST_MAX_IN_NUSD:
-        return None, "unknown"
-    return cost, "price" if usage_source == "provider" else "estimate"
-
-
-def _by_tariff(tariff: Tariff, usage: Usage, sent_us: int, images: int = 0) -> int | None:
-    now_utc = datetime.fromtimestamp(sent_us / MICROSECONDS, UTC) if tariff.overrides else _ANY_TIME
-    return cost_in_nusd(tariff.price, tariff.overrides, usage, now_utc, images=images)
-
-
-def _settlement(
-    ending: Ending, usage: Usage, usage_source: UsageSource, cost: int | None, cost_source: CostSource
-) -> Settlement:
-    return Settlement(
-        ending.unix_us,
-        ending.outcome,
-        ending.code,
-        sane(usage.input_tokens),
-        sane(usage.output_tokens),
-        sane(usage.cached_input_tokens),
-        sane(usage.cache_write_tokens),
-        sane(usage.reasoning_tokens),
-        usage_source,
-        cost,
-        cost_source,
-        ending.ttft_ms,
-        ending.duration_ms,
-        ending.upstream_id,
-    )
+def _estimate(settled: Settlement, ending: Ending) -> None:
+    """Our own count of what the provider left out."""
+    if settled.input_tokens is None:
+        settled.input_tokens = sane(ending.prompt_tokens)
+    if settled.output_tokens is None:
+        settled.output_tokens = sane(ending.output_tokens)
+    if settled.input_tokens is not None or settled.output_tokens is not None:
+        settled.usage_source = "estimate"
 
 
 def sane(tokens: int | None) -> int | None:

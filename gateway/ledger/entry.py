@@ -33,21 +33,21 @@ _INTEGER_MAX: Final = 2**63 - 1
 _encode_json: Final = msgspec.json.Encoder().encode
 
 
-class Settlement(Struct, frozen=True, gc=False):
+class Settlement(Struct, gc=False):
     """What became of it."""
 
     ended_unix_us: int
     outcome: Outcome
     code: str | None
     """Why it is not ok."""
-    input_tokens: int | None
-    output_tokens: int | None
-    cached_tokens: int | None
-    cache_write_tokens: int | None
-    reasoning_tokens: int | None
-    usage_source: UsageSource
-    cost_in_nusd: int | None
-    cost_source: CostSource
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    usage_source: UsageSource = "none"
+    cost_in_nusd: int | None = None
+    cost_source: CostSource = "unknown"
     ttft_ms: int | None = None
     duration_ms: int = 0
     upstream_id: str | None = None

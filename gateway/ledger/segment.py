@@ -15,6 +15,8 @@ from zlib import crc32
 HEAD: Final = Layout("<III")
 """Of each record: the length of its payload, the checksum of kind and payload, its kind. All zero: nothing follows."""
 HEAD_BYTES: Final = 12
+_pack_head: Final = HEAD.pack
+_checksum: Final = crc32
 MAGIC: Final = b"mixgate journal 1\n".ljust(64, b"\0")
 RECORD_MAX_BYTES: Final = 64 * 1024
 """A payload: much more than an Attempt with the longest texts takes."""
@@ -129,7 +131,7 @@ class Segment:
         if end > self.size_bytes:
             return False
         # A copy that breaks off in the middle is not what its checksum says, so there is no record then.
-        self._map[start:end] = HEAD.pack(len(payload), crc32(payload, kind), kind) + payload
+        self._map[start:end] = _pack_head(len(payload), _checksum(payload, kind), kind) + payload
         self.end = end
         return True
 
@@ -164,6 +166,6 @@ def records(data: "bytes | mmap.mmap", start: int, end: int) -> Iterator[tuple[i
         if kind == 0 or length > RECORD_MAX_BYTES or at > end:
             return
         payload = bytes(data[body:at])
-        if crc32(payload, kind) != checksum:
+        if _checksum(payload, kind) != checksum:
             return
         yield kind, at, payload
