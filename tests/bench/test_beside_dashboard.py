@@ -15,6 +15,13 @@ def test_medians_of_pairs_are_compared():
     assert [one.status for one in (p99, p50, page)] == ["PASS", "PASS", "PASS"]
 
 
+def test_pairs_that_others_disturbed_count_only_where_hardly_any_was_not():
+    calm, loud = Window(100, 200), Window(100, 900, foreign_share=0.5)
+    three = [calm] * 3
+    assert judge_beside_dashboard([*three, *three], [*three, loud, loud, loud], [1.0])[0].value == 1
+    assert judge_beside_dashboard(three, [loud, loud, calm], [1.0])[0].value == pytest.approx(4.5)
+
+
 def test_a_dashboard_that_slows_requests_down_or_is_slow_itself_fails():
     found = judge_beside_dashboard([Window(100, 200)], [Window(120, 400)], [1500.0])
     assert [one.status for one in found] == ["FAIL", "FAIL", "FAIL"]
