@@ -109,7 +109,7 @@ class Bill(Struct):
             self.stream,
             tariff.price_id,
             self.prompt_tokens,
-            self.output_limit,
+            self.output_limit if payment is None else payment.longest.get(endpoint_id, self.output_limit),
             0 if payment is None else payment.worst.get(endpoint_id, 0),
             origin.app,
             origin.referer,

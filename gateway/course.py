@@ -66,7 +66,11 @@ class Course(Struct, frozen=True):
     ) -> Call:
         """Its Call, not yet open; the Attempt is in the books from here on."""
         endpoint = attempt.endpoint
-        refused = None if self.bill is None else self.bill.begin(attempt)
+        refused = None
+        if self.bill is not None:
+            refused = self.bill.begin(attempt)
+            if self.bill.payment is not None:
+                asked = self.bill.payment.bounded(asked, endpoint.id)
         call = Call(
             attempt,
             self.fleet.upstreams[endpoint.id],

@@ -24,7 +24,7 @@ from gateway.keys.ring import NO_GRANTS, Grants
 from gateway.learned import Learned
 from gateway.ledger.books import RETRY_AFTER_S, Books
 from gateway.overflow import TOO_LONG, Counters, doubtful, shorten
-from gateway.payment import Payment, Till, permitted_of, preferences_within, shortened
+from gateway.payment import Payment, Till, permitted_of, preferences_within
 from gateway.routing.ask import NO_PREFERENCES, Ask
 from gateway.routing.candidate import Plan
 from gateway.routing.decide import decide
@@ -169,10 +169,7 @@ class Engine:
         grant = payment.grant
         if grant.output_tokens_max is None:
             return decision
-        request = shortened(decision.request, grant.output_tokens_max)
-        ask = msgspec.structs.replace(
-            decision.ask, output_tokens=request.output_limit_tokens, budget_in_nusd=grant.left_in_nusd
-        )
+        request, ask = payment.within(decision.request, decision.ask)
         clamped = grant.output_tokens_max if grant.clamped else None
         decision = decision.again(ask).sending(request, decision.compressed, clamped)
         if not decision.plan.candidates and not decision.plan.resting:

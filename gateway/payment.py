@@ -24,6 +24,8 @@ from gateway.sharing.base import Budgets, Later
 from providers.messages import ChatRequest
 from providers.tokens import IMAGE_TOKENS
 
+WORDS_TOKENS: Final = 256
+"""What a template, or asking for tools in words, adds to a prompt."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -142,7 +144,11 @@ def offers_of(
 
 
 def _offer(row: Row, ask: Ask, prompt_tokens: int, choices: int, now_utc: datetime) -> Offer:
-    longest = min(ask.output_tokens or UNBOUNDED, row.output_max_tokens, row.context_tokens - ask.prompt_tokens)
+    room = row.context_tokens - ask.prompt_tokens
+    if ask.output_tokens is None:
+        # Its provider is told a length that nobody asked for: one that fits by the provider's own count of the prompt.
+        room = max(row.context_tokens - prompt_tokens - WORDS_TOKENS, room // 2)
+    longest = min(ask.output_tokens or UNBOUNDED, row.output_max_tokens, room)
     if longest > UNBOUNDED // 2:
         longest = OUTPUT_UNKNOWN_TOKENS
     longest = max(0, longest)
@@ -170,6 +176,27 @@ class Payment(Struct, frozen=True):
     key_id: str
     worst: dict[str, int]
     """By Endpoint, what an Attempt on it costs at most, in nano-USD. Others have no price that is known."""
+    longest: dict[str, int]
+    """By Endpoint, how long its answer may be for that. Empty where no budget bounds the key."""
+
+    def bounded(self, request: ChatRequest, endpoint_id: str) -> ChatRequest:
+        """The request as this Endpoint is asked it: with an answer of no more than it was granted."""
+        longest = self.longest.get(endpoint_id)
+        return request if longest is None else shortened(request, longest)
+
+    def within(self, request: ChatRequest, ask: Ask) -> tuple[ChatRequest, Ask]:
+        """The same as the budget lets it be decided.
+
+        Where the client names no length, each Endpoint is told one of its own, so that none is left out for what
+        another one could say.
+        """
+        most = self.grant.output_tokens_max
+        if most is not None and request.output_limit_tokens is None:
+            most = min(self.longest.values(), default=most)
+        elif most is not None:
+            request = shortened(request, most)
+            most = request.output_limit_tokens
+        return request, replace(ask, output_tokens=most, budget_in_nusd=self.grant.left_in_nusd)
 
     def hold(self, attempt_id: str, endpoint_id: str, unix_s: float) -> RefusalError | Later | None:
         """An Attempt is about to be sent. The error says why it cannot be afforded, and so must not be.
@@ -220,6 +247,7 @@ async def reserve(
     if isinstance(found, Refusal):
         raise quota_error(found, key_id, unix_s)
     most = found.output_tokens_max
-    priced = (one for one in offers if one.fixed_in_pusd is not None)
+    priced = [one for one in offers if one.fixed_in_pusd is not None]
     worst = {one.endpoint: one.worst_in_nusd(one.output_tokens if most is None else most) for one in priced}
-    return Payment(budgets, found, key_id, worst)
+    longest = {} if most is None else {one.endpoint: min(most, one.output_tokens) for one in priced}
+    return Payment(budgets, found, key_id, worst, longest)
