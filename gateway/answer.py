@@ -13,10 +13,11 @@ import msgspec
 from gateway.attempts import Attempt, Outcome
 from gateway.call import Call
 from gateway.course import Course
+from gateway.delivered import Delivered, is_plain
 from gateway.errors import InvalidRequestError
 from gateway.health import FailureKind
 from gateway.hedging import HELD_EVENTS_MAX, Lead, race, worth_it
-from gateway.rescue import Delivered, Rescue, RescueNote, is_plain
+from gateway.rescue import Rescue, RescueNote
 from gateway.routing.candidate import Plan
 from gateway.routing.compression import Compressed
 from gateway.turns import Turn

@@ -340,7 +340,7 @@ class Connection(asyncio.Protocol):
         head = self._head = head[: head.find(_HEAD_END)]
         if len(head) > HEAD_MAX_BYTES:
             self._fail(GarbledError("the provider's answer has too large a head"))
-        elif _CODING in head.lower() and not _is_plain(_Headers(head)):
+        elif head.lower().find(_CODING) >= 0 and not _is_plain(_Headers(head)):
             self._fail(GarbledError("the provider compressed its answer though asked not to"))
         elif self._stream:
             self._wake()

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from providers.base import NO_HEADERS, Decoder, Endpoint, WireRequest
 from providers.errors import ProviderError
 from providers.messages import ChatRequest, Message, StreamOptions, merge_extra
 from providers.openai_decoder import BodyDecoder, StreamDecoder
 from providers.openai_errors import classify
+from providers.tokens import output_limit
 
 _encoder = msgspec.json.Encoder()
 
@@ -25,9 +27,9 @@ class OpenAi:
     def encode(self, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> WireRequest:
         """The request as this server takes it: its own model id, our own routing members left out."""
         quirks = endpoint.quirks
-        limit = request.output_limit_tokens
+        limit = output_limit(request)
         newer = quirks.output_limit_field == "max_completion_tokens"
-        body = msgspec.structs.replace(
+        body = replace(
             _without_routing(request, keep=quirks.router_fields),
             model=endpoint.upstream_model,
             messages=request.messages if quirks.developer_role else _without_developer(request.messages),
@@ -83,7 +85,7 @@ def _without_routing(request: ChatRequest, *, keep: bool) -> ChatRequest:
         and request.extra is None
     ):
         return request
-    return msgspec.structs.replace(
+    return replace(
         request,
         models=request.models if keep else None,
         provider=request.provider if keep else None,
@@ -104,10 +106,7 @@ def _without_developer(messages: tuple[Message, ...]) -> tuple[Message, ...]:
             break
     else:
         return messages
-    return tuple(
-        msgspec.structs.replace(message, role="system") if message.role == "developer" else message
-        for message in messages
-    )
+    return tuple(replace(message, role="system") if message.role == "developer" else message for message in messages)
 
 
 def _body(request: ChatRequest, extra: Mapping[str, Any] | None) -> bytes:

@@ -81,20 +81,21 @@ class BodyDecoder:
             completion = _completion.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return [AnswerFailed(GarbledError(_not_json(body)))]
-        if not completion.choices and completion.error is None:
-            completion.error = _bare_error(body)
-        if completion.error is not None:
-            return [AnswerFailed(self._in_band(completion.error))]
-        if not completion.choices:
+        choices, error, usage = completion.choices, completion.error, completion.usage
+        if not choices and error is None:
+            error = _bare_error(body)
+        if error is not None:
+            return [AnswerFailed(self._in_band(error))]
+        if not choices:
             return [AnswerFailed(ServerError("the provider answered 200 with nothing in it"))]
         self.ended = True  # the end of its JSON is the provider's own word that this was all
         events: list[Event] = [_started(completion)]
-        for position, choice in enumerate(completion.choices):
+        for position, choice in enumerate(choices):
             failure = _whole_choice(choice, position, events, self._in_band)
             if failure is not None:
                 return [AnswerFailed(failure)]
-        if completion.usage is not None:
-            events.append(UsageReported(read_usage(completion.usage)))
+        if usage is not None:
+            events.append(UsageReported(read_usage(usage)))
         return events
 
 
@@ -120,11 +121,14 @@ def _whole_choice(choice: Choice, position: int, events: list[Event], in_band: I
     message = choice.message
     if message is None:
         return ServerError("the provider answered a choice without a message")
-    index = position if choice.index is None else choice.index
+    index = choice.index
+    if index is None:
+        index = position
     if not 0 <= index <= CHOICE_INDEX_MAX:
         return GarbledError("the provider numbers its choices past any count")
-    if message.tool_calls is not None:
-        for place, call in enumerate(message.tool_calls):
+    calls = message.tool_calls
+    if calls is not None:
+        for place, call in enumerate(calls):
             call.index = place  # a whole list is in order, whatever its numbers say
     before = len(events)
     _content(message, choice.logprobs, index, events)

@@ -4,11 +4,17 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html, less what no mod
 the payload says its own type). Comments are dropped here, so they never look like progress.
 """
 
+from typing import Final
+
 from providers.json_values import count_structure
 
 EVENT_MAX_BYTES = 2 * 1024 * 1024
 EVENT_STRUCTURE_MAX = 200_000
 """Commas, braces and brackets in one event: what three bytes each can make us keep is a hundred bytes."""
+_END: Final = b"\n\n"
+_LINE_END: Final = b"\n"
+_RETURN: Final = b"\r"
+# Looked for with `find`: what `in` does with bytes makes an exception and drops it, each time.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -41,19 +47,19 @@ class SseParser:
             self._pending.clear()
             self._pending_bytes = 0
         cut = b""
-        if b"\r" in data:
+        if data.find(_RETURN) >= 0:
             if data.endswith(b"\r"):  # its line feed may be in the next read
                 data, cut = data[:-1], b"\r"
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *events, rest = data.split(b"\n\n")
-        rest += cut
+        events = data.split(_END)
+        rest = events.pop() + cut
         if rest:
             self._hold(rest)
         payloads: list[bytes] = []
         for event in events:
             if len(event) > EVENT_STRUCTURE_MAX and count_structure(event) > EVENT_STRUCTURE_MAX:
                 raise EventTooLongError
-            if event.startswith(b"data: ") and b"\n" not in event:
+            if event.startswith(b"data: ") and event.find(_LINE_END) < 0:
                 payloads.append(event[6:])
             elif (payload := _payload(event)) is not None:
                 payloads.append(payload)
@@ -69,10 +75,12 @@ class SseParser:
 
     def _may_end(self, data: bytes) -> bool:
         """Whether an empty line may be complete with this data."""
-        if b"\n\n" in data:
+        if data.find(_END) >= 0:
             return True
         joint = self._pending[-1][-3:] + data if self._pending else data
-        return b"\n\n" in joint or (b"\r" in joint and (b"\n\r" in joint or b"\r\r" in joint))
+        return joint.find(_END) >= 0 or (
+            joint.find(_RETURN) >= 0 and (joint.find(b"\n\r") >= 0 or joint.find(b"\r\r") >= 0)
+        )
 
     def _hold(self, data: bytes) -> None:
         self._pending.append(data)

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.rescue import DELIVERED_MAX_CHARS, ECHO_MIN_CHARS, Delivered, DivergedError, Rescue, is_plain
+from gateway.delivered import DELIVERED_MAX_CHARS, Delivered, is_plain
+from gateway.rescue import ECHO_MIN_CHARS, DivergedError, Rescue
 from providers.base import Capabilities
 from providers.errors import BadRequestError, ResetError, ServerError, TruncatedError, UnsupportedError
 from providers.messages import (
