@@ -27,6 +27,7 @@ class _Place:
         "abilities",
         "context_tokens",
         "endpoint",
+        "handicap",
         "id",
         "image_in_pusd",
         "input_in_pusd",
@@ -36,11 +37,12 @@ class _Place:
         "stage",
     )
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: Row, handicap: int) -> None:
         tariff = row.tariff
         self.endpoint: Endpoint = row.endpoint
         self.id: str = row.id
         self.stage: int = row.stage
+        self.handicap = handicap
         self.context_tokens: int = row.context_tokens
         self.output_max_tokens: int = row.output_max_tokens
         self.abilities: int = row.abilities
@@ -57,7 +59,6 @@ class Usual:
         "_emulate",
         "_excluded",
         "_explicit",
-        "_handicaps",
         "_hedge",
         "_policy",
         "_rescue",
@@ -67,8 +68,10 @@ class Usual:
     )
 
     def __init__(self, table: Table) -> None:
-        self._stages = [[_Place(row) for row in stage.rows] for stage in table.stages]
-        self._handicaps = [list(stage.handicaps) if any(stage.handicaps) else [] for stage in table.stages]
+        self._stages = [
+            [_Place(row, handicap) for row, handicap in zip(stage.rows, stage.handicaps, strict=True)]
+            for stage in table.stages
+        ]
         self._route = table.route
         self._policy = table.stages[0].policy
         self._excluded = table.excluded
@@ -122,7 +125,7 @@ class Usual:
         for number, places in enumerate(self._stages):
             draws = Draws(draw, number)
             ranked: list[Candidate] = []
-            keys: list[float] = []
+            order: list[tuple[int, float, int]] = []
             for place in places:
                 seen = observations.get(place.id, UNOBSERVED)
                 weight = 1.0
@@ -141,12 +144,10 @@ class Usual:
                     return None
                 micro = cost / PICO_PER_MICRO
                 weight /= micro * micro
-                keys.append(BEHIND + log(-log(draws.next()) / weight))
+                order.append((place.handicap, BEHIND + log(-log(draws.next()) / weight), len(order)))
                 ranked.append(Candidate(place.endpoint, seen, place.stage, cost, weight))
-            order = sorted(range(len(keys)), key=keys.__getitem__)
-            if handicaps := self._handicaps[number]:
-                order.sort(key=handicaps.__getitem__)
-            candidates += [ranked[at] for at in order]
+            order.sort()
+            candidates += [ranked[at] for _, _, at in order]
         return Plan(
             self._route,
             self._policy,
