@@ -220,16 +220,20 @@ class StreamDecoder:
         if not 0 <= index <= CHOICE_INDEX_MAX or self._calls.too_many:
             events.append(self._fail(GarbledError("the provider numbers its choices or calls past any count")))
             return
-        is_open = self._open.setdefault(index, True)
+        is_open = self._open.get(index)
+        if is_open is None:
+            is_open = self._open[index] = True
         message = choice.delta or choice.message
         if message is not None:
             _content(message, choice.logprobs, index, events, self._calls)
         reason = choice.finish_reason
         if choice.error is not None:
             events.append(self._fail(self._in_band(choice.error)))
+        elif not reason:
+            return
         elif reason in BROKEN_REASONS:
             events.append(self._fail(ServerError(f"the provider ended the answer with finish_reason {reason!r}")))
-        elif reason and is_open:
+        elif is_open:
             self._open[index] = False
             meant = FINISH_REASONS.get(reason, "stop")
             events.append(ChoiceFinished(meant, index, choice.native_finish_reason or reason))

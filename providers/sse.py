@@ -37,6 +37,8 @@ class SseParser:
         Raises:
             EventTooLongError: An event grew past EVENT_MAX_BYTES or EVENT_STRUCTURE_MAX.
         """
+        if not self._pending and _is_one(data):
+            return [data[6:-2]]
         if not self._may_end(data):
             # Parts are joined once, so an event that drips in costs no more than its length.
             self._hold(data)
@@ -59,9 +61,7 @@ class SseParser:
         for event in events:
             if len(event) > EVENT_STRUCTURE_MAX and count_structure(event) > EVENT_STRUCTURE_MAX:
                 raise EventTooLongError
-            if event.startswith(b"data: ") and event.find(_LINE_END) < 0:
-                payloads.append(event[6:])
-            elif (payload := _payload(event)) is not None:
+            if (payload := _payload(event)) is not None:
                 payloads.append(payload)
         return payloads
 
@@ -89,8 +89,22 @@ class SseParser:
             raise EventTooLongError
 
 
+def _is_one(data: bytes) -> bool:
+    """Whether this is one event of one line and no more, as almost every read of a paced stream is."""
+    end = len(data) - 2
+    return (
+        end <= EVENT_STRUCTURE_MAX
+        and data.find(_LINE_END) == end
+        and data.startswith(b"data: ")
+        and data.endswith(_END)
+        and data.find(_RETURN) < 0
+    )
+
+
 def _payload(event: bytes) -> bytes | None:
     """The joined `data` lines of one event, or None where it has none (a comment, a name, an empty line)."""
+    if event.startswith(b"data: ") and event.find(_LINE_END) < 0:
+        return event[6:]
     lines = [
         line[6:] if line.startswith(b"data: ") else line[5:]
         for line in event.removeprefix(BYTE_ORDER_MARK).split(b"\n")
