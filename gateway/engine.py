@@ -335,10 +335,10 @@ class Engine:
     def _note_end(self, answer: Answer, decision: Decision, origin: Origin) -> None:
         """Learn from an answer, and leave its record."""
         attempt, failure, rescued = answer.attempt, answer.failure, answer.rescued
+        now_s = decision.now_s if self._loop is None else self._loop.time()
         if answer.complete and attempt is not None and attempt.usage is not None:
-            catalogue, loop = self._targets.catalogue, self._loop
+            catalogue = self._targets.catalogue
             known = catalogue is not None and decision.plan.route in catalogue.routes
-            now_s = decision.now_s if loop is None else loop.time()
             self.learned.learn(decision, attempt.endpoint, attempt.usage, now_s, route_known=known)
         self._leave(
             decision,
@@ -348,6 +348,7 @@ class Engine:
             None if failure is None else failure.code,
             None if rescued is None else Rescued(rescued.by, rescued.cut, rescued.continued, rescued.after_chars),
             answer.cost_in_nusd,
+            now_s,
         )
 
     def _leave(
@@ -359,11 +360,14 @@ class Engine:
         code: str | None,
         rescued: Rescued | None = None,
         cost_in_nusd: int | None = None,
+        ended_s: float | None = None,
     ) -> None:
-        """Leave the record of a request that is over."""
+        """Leave the record of a request that is over, just now where no time is given."""
         if self.sink is None:
             return
-        catalogue, loop = self._targets.catalogue, self._loop
+        catalogue = self._targets.catalogue
+        if ended_s is None:
+            ended_s = decision.now_s if self._loop is None else self._loop.time()
         self.sink.put(
             Trace(
                 id=origin.generation_id,
@@ -382,7 +386,7 @@ class Engine:
                 attempts=attempts,
                 outcome=outcome,
                 code=code,
-                ended_s=decision.now_s if loop is None else loop.time(),
+                ended_s=ended_s,
                 rescued=rescued,
                 cost_in_nusd=cost_in_nusd,
                 traceparent=origin.traceparent,
