@@ -26,8 +26,8 @@ from bench.tools import BenchError
 from gateway.app import Gateway
 from gateway.config.load import load
 from gateway.explain.trace import Sink, Trace
-from gateway.server.exchange import FIELDS, HOST, LOOPBACK, ON_DISCONNECT, SEND_WHOLE
 from gateway.server.run import GC_THRESHOLD
+from gateway.server.scope import FIELDS, HOST, LOOPBACK, ON_DISCONNECT, SEND_WHOLE
 from gateway.trace_context import Propagator
 from gateway.tracing.export import QUEUE_MAX
 from providers.http_connection import Connection, Pool

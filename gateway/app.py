@@ -33,10 +33,11 @@ from gateway.metrics.gauges import Sources
 from gateway.payment import Till
 from gateway.probes import Prober
 from gateway.reuse import Reuse
-from gateway.server.asgi import Application, Live
+from gateway.server.asgi import Application
 from gateway.server.forwarded import TrustedProxies
 from gateway.server.idempotency import Idempotency
 from gateway.server.lifecycle import Lifecycle
+from gateway.server.live import Live
 from gateway.server.metrics_route import MetricsRoute
 from gateway.server.places import AllPlaces
 from gateway.sharing.base import StateStore

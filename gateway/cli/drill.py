@@ -21,7 +21,9 @@ from gateway.drill.judge import Result
 from gateway.drill.run import Outcome, Setting, drill, usable
 from gateway.drill.scenarios import find_scenarios
 from gateway.server.chat import ChatReply
+from gateway.server.client import AsgiClient
 from gateway.server.errors import error_answer, error_headers
+from gateway.server.scope import FIELDS, Message
 from providers.errors import MixgateError
 
 GENERATION_ID = "gen-drill"
@@ -84,7 +86,8 @@ async def reply(answering: Awaitable[Answer], send: Send) -> Answer | None:
         await send({"type": "http.response.start", "status": error.status, "headers": error_headers(error)})
         await send({"type": "http.response.body", "body": error_answer(error)})
         return None
-    writer = ChatReply(answer, send, generation_id=GENERATION_ID, created_unix_s=CREATED_UNIX_S, openrouter=False)
+    client = AsgiClient({"path": "", FIELDS: {}}, _nothing, send)
+    writer = ChatReply(answer, client, generation_id=GENERATION_ID, created_unix_s=CREATED_UNIX_S, openrouter=False)
     try:
         await writer.stream()
     except MixgateError as error:
@@ -92,6 +95,11 @@ async def reply(answering: Awaitable[Answer], send: Send) -> Answer | None:
     finally:
         answer.close()
     return answer
+
+
+async def _nothing() -> Message:
+    """A request without a body."""
+    return {"type": "http.request"}
 
 
 def _routes(catalogue: Catalogue, name: str | None) -> list[Route]:

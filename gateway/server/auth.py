@@ -21,7 +21,7 @@ from gateway.errors import AuthenticationError, ConfigError, ConfigProblem, Forb
 from gateway.keys.changes import US_PER_S
 from gateway.keys.credential import is_key
 from gateway.keys.ring import KeyRing
-from gateway.server.exchange import FIELDS, HOST, LOOPBACK
+from gateway.server.scope import FIELDS, HOST, LOOPBACK
 
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
 """Answered to anyone: they say nothing but whether the process is well."""
@@ -169,14 +169,25 @@ class Authenticator:
             AuthenticationError: No client key, or not a good one.
             ForbiddenError: The Host is not ours, or only this machine may call and this is something else.
         """
-        if scope["path"] in OPEN_PATHS:
+        path: str = scope["path"]
+        host: str = scope[HOST]
+        fields: dict[bytes, bytes] = scope[FIELDS]
+        return self.admit(path, host, fields, peer_is_local=scope[LOOPBACK])
+
+    def admit(self, path: str, host: str, fields: dict[bytes, bytes], *, peer_is_local: bool) -> Caller:
+        """The same by its parts."""
+        if path in OPEN_PATHS:
             return ANYONE
-        host = self.check_host(scope)
-        fields: Mapping[bytes, bytes] = scope[FIELDS]
+        self._check_host(host)
         if self._has_keys or self._ring.has_keys:
-            return self._check_key(scope, host, fields)
-        _check_local(host, fields, peer_is_local=scope[LOOPBACK])
+            return self._check_key(host, fields, peer_is_local=peer_is_local)
+        _check_local(host, fields, peer_is_local=peer_is_local)
         return self._local if self._local is LOCAL else self._check_admin(fields)
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether it will say of a request what it said of one with the same head: issued keys come, change and end."""
+        return not self._ring.has_keys
 
     def check_host(self, scope: Mapping[str, Any]) -> str:
         """The Host by which we were reached.
@@ -185,11 +196,14 @@ class Authenticator:
             ForbiddenError: It is not one of ours.
         """
         host: str = scope[HOST]
+        self._check_host(host)
+        return host
+
+    def _check_host(self, host: str) -> None:
         if host not in self._hosts and not (self._any_address and _is_address(host)):
             raise ForbiddenError(
                 f"The Host {host!r} is not one of this gateway's; if it should be, add it to gateway.hosts."
             )
-        return host
 
     def is_open_to(self, scope: Mapping[str, Any]) -> bool:
         """Whether whoever sent this may see everything without a token: this machine, where there are none.
@@ -219,7 +233,7 @@ class Authenticator:
         """A token as `tokens_for` has it."""
         return _digest(token)
 
-    def _check_key(self, scope: Mapping[str, Any], host: str, fields: Mapping[bytes, bytes]) -> Caller:
+    def _check_key(self, host: str, fields: Mapping[bytes, bytes], *, peer_is_local: bool) -> Caller:
         credential = _read_credential(fields)
         unix_us = int(self._unix_time_s() * US_PER_S)
         record = self._ring.find(credential, unix_us) if self._ring.has_keys else None
@@ -236,7 +250,7 @@ class Authenticator:
                 f"This client key is {why}. Ask the gateway's operator for another." if why else _NO
             )
         if known.local_only:
-            _check_local(host, fields, peer_is_local=scope[LOOPBACK])
+            _check_local(host, fields, peer_is_local=peer_is_local)
         return known.caller
 
     def _check_admin(self, fields: Mapping[bytes, bytes]) -> Caller:

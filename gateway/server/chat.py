@@ -2,17 +2,19 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
+from gateway.answer import Answer
 from gateway.errors import RestingError, ShuttingDownError
 from gateway.reused import AnyAnswer, cut
 from gateway.server.answer_head import header_block
+from gateway.server.cache_headers import Headers, cache_headers
+from gateway.server.client import Client
 from gateway.server.errors import error_answer, error_headers
-from gateway.server.exchange import Send, SendWhole
 from gateway.server.metadata import availability, names_of, openrouter_metadata
 from gateway.server.openai_answer import PING, AnswerHead, ChunkEncoder, error_chunk, whole_answer
 from providers.errors import MixgateError
@@ -33,15 +35,14 @@ class ChatReply:
     """Writes one answer to one client."""
 
     __slots__ = (
-        "_also",
         "_answer",
+        "_client",
         "_created_unix_s",
         "_id",
         "_include_usage",
         "_openrouter",
         "_pinging",
-        "_send",
-        "_send_whole",
+        "_rates",
         "_sending",
         "_started",
         "_timer",
@@ -52,20 +53,18 @@ class ChatReply:
     def __init__(
         self,
         answer: AnyAnswer,
-        send: Send,
+        client: Client,
         *,
         generation_id: str,
         created_unix_s: int,
         openrouter: bool,
-        send_whole: SendWhole | None = None,
         wants_metadata: bool = False,
-        also: Callable[[], Sequence[tuple[bytes, bytes]]] | None = None,
+        rates: Headers = (),
     ) -> None:
-        self._also = also
+        self._rates = rates
         self._wants_metadata = wants_metadata
         self._answer = answer
-        self._send = send
-        self._send_whole = send_whole or self._send_in_two
+        self._client = client
         self._id = generation_id
         self._created_unix_s = created_unix_s
         self._openrouter = openrouter
@@ -79,25 +78,24 @@ class ChatReply:
         self.usage: Usage | None = None
         """What the provider counted last, once the answer is complete."""
 
-    async def whole(self) -> None:
-        """Answer with one JSON body.
+    def whole(self, events: Sequence[Event]) -> Awaitable[None] | None:
+        """Answer with one JSON body; gives what has to be waited for, if anything has.
 
-        Raises:
-            MixgateError: There is no answer; nothing has been sent.
+        Args:
+            events: All of the answer.
         """
         answer = self._answer
-        events: Sequence[Event] = await answer.next()
         attempt = answer.attempt
         assert attempt is not None  # noqa: S101 (it answered)
         body = whole_answer(self._head(), events, self._notes(), self._metadata(), answer.cost_in_nusd)
-        if attempt.adapted or answer.clamped_tokens is not None or self._also is not None:
+        if attempt.adapted or answer.clamped_tokens is not None or self._rates or not isinstance(answer, Answer):
             block = _JSON_LINE + header_block(self._explain())
         else:
             # The same as that, at a fifth of the cost.
             told = _answered_by(attempt.endpoint.id, len(answer.attempts))
             block = b"%bx-generation-id: %b\r\n%b" % (_JSON_LINE, self._id.encode(), told)
-        await self._send_whole(200, block, body)
         self.usage = attempt.usage
+        return self._client.put(200, block, body)
 
     async def stream(self) -> None:
         """Answer with server-sent events. No head before the first content or the first ping.
@@ -130,17 +128,13 @@ class ChatReply:
         metadata = self._metadata()
         body = error_answer(error, answer.attempts, metadata=metadata, availability=why_nobody)
         if not self._started:
-            await self._send_whole(error.status, header_block((*error_headers(error), *self._explain())), body)
+            block = header_block((*error_headers(error), *self._explain()))
+            waiting = self._client.put(error.status, block, body)
+            if waiting is not None:
+                await waiting
             return
         chunk = error_chunk(body, self._head() if self._openrouter else None, error, metadata)
-        await self._send({"type": "http.response.body", "body": chunk})
-
-    async def _send_in_two(self, status: int, block: bytes, body: bytes) -> None:
-        """For a server that knows nothing better than ASGI's two messages."""
-        lines = (line.split(b": ", 1) for line in block.split(b"\r\n") if line)
-        headers = [(name, value) for name, value in lines]
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+        await self._client.send({"type": "http.response.body", "body": chunk})
 
     async def shut_down(self) -> None:
         """The drain limit has passed: end the answer now, and say so."""
@@ -174,8 +168,8 @@ class ChatReply:
         self._sending = True
         if not self._started:
             self._started = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": self._stream_headers()})
-        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+            await self._client.send({"type": "http.response.start", "status": 200, "headers": self._stream_headers()})
+        await self._client.send({"type": "http.response.body", "body": data, "more_body": more})
         self._sending = False
 
     def _ping_soon(self) -> None:
@@ -227,8 +221,8 @@ class ChatReply:
     def _explain(self) -> list[tuple[bytes, bytes]]:
         """Which request this is, and who answered after how many tries."""
         headers = [(b"x-generation-id", self._id.encode())]
-        if self._also is not None:
-            headers += self._also()
+        headers += self._rates
+        headers += cache_headers(self._answer)
         attempt = self._answer.attempt
         if attempt is not None:
             headers += _who(attempt.endpoint.id, len(self._answer.attempts))

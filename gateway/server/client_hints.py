@@ -49,33 +49,39 @@ def read_hints(fields: Mapping[bytes, bytes], *, stream: bool) -> Hints:
     )
 
 
-def read_origin(
-    fields: Mapping[bytes, bytes],
-    *,
-    caller: str,
-    key_id: str,
-    surface: str,
-    generation_id: str,
-    user: str | None,
-    session: str | None,
-) -> Origin:
-    """Who asks, for the ledger: what an application says of itself is kept as it is, cut to a bound."""
-    title = fields.get(b"x-openrouter-title") or fields.get(b"x-title")
-    referer = fields.get(b"http-referer") or fields.get(b"referer")
-    tags = fields.get(b"x-mixgate-tags")
-    traceparent = fields.get(b"traceparent")
-    return Origin(
-        caller=caller,
-        key_id=key_id,
-        surface=surface,
-        generation_id=generation_id,
-        app="" if title is None else _text(title),
-        referer="" if referer is None else _text(referer),
-        user=clipped(user),
-        session=clipped(session),
-        traceparent="" if traceparent is None else _text(traceparent),
-        tags=() if tags is None else kept_tags(tag.strip() for tag in _decode(tags).split(",")),
-    )
+class Sender:
+    """Who asks, by the headers, for the ledger: what an application says of itself is kept as it is, cut to a bound."""
+
+    __slots__ = ("_app", "_referer", "_tags", "_traceparent")
+
+    def __init__(self, fields: Mapping[bytes, bytes]) -> None:
+        title = fields.get(b"x-openrouter-title") or fields.get(b"x-title")
+        referer = fields.get(b"http-referer") or fields.get(b"referer")
+        tags = fields.get(b"x-mixgate-tags")
+        traceparent = fields.get(b"traceparent")
+        self._app = "" if title is None else _text(title)
+        self._referer = "" if referer is None else _text(referer)
+        self._traceparent = "" if traceparent is None else _text(traceparent)
+        self._tags: tuple[str, ...] = (
+            () if tags is None else kept_tags([tag.strip() for tag in _decode(tags).split(",")])
+        )
+
+    def origin(
+        self, caller: str, key_id: str, surface: str, generation_id: str, user: str | None, session: str | None
+    ) -> Origin:
+        """Where a request of theirs comes from."""
+        return Origin(
+            caller=caller,
+            key_id=key_id,
+            surface=surface,
+            generation_id=generation_id,
+            app=self._app,
+            referer=self._referer,
+            user="" if user is None else clipped(user),
+            session="" if session is None else clipped(session),
+            traceparent=self._traceparent,
+            tags=self._tags,
+        )
 
 
 def _text(value: bytes) -> str:

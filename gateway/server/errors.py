@@ -1,12 +1,14 @@
 """Errors on the wire: OpenAI's four members, whose fault it was, and what was tried."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import msgspec
 
 from gateway.attempts import Attempt
 from gateway.errors import NoEndpointError, QuotaError, RateLimitError, UnaffordableError
+from gateway.server.answer_head import header_block
+from gateway.server.client import Client
 from gateway.server.refusals import NAME_MAX_CHARS, error_members
 from providers.errors import CredentialsError, MixgateError, ProviderError, UnknownModelError
 
@@ -66,3 +68,11 @@ def error_headers(error: MixgateError) -> list[tuple[bytes, bytes]]:
         wait_s = RETRY_AFTER_DEFAULT_S if error.retry_after_s is None else max(1, round(error.retry_after_s))
         headers.append((b"retry-after", b"%d" % wait_s))
     return headers
+
+
+def put_error(
+    client: Client, error: MixgateError, availability: dict[str, Any] | None = None
+) -> Awaitable[None] | None:
+    """Answer with an error, as `Client.put`; `availability` as `error_answer` has it."""
+    body = error_answer(error, availability=availability)
+    return client.put(error.status, header_block(error_headers(error)), body)

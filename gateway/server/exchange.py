@@ -7,132 +7,95 @@ not use.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol
-
-from uvicorn.protocols.http.flow_control import FlowControl
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 from gateway.errors import ShuttingDownError
 from gateway.server.answer_head import BODILESS_STATUSES, STATUS_LINES, join_lines
+from gateway.server.client import Client
+from gateway.server.flow import Flow
 from gateway.server.guard import Head
 from gateway.server.refusals import InternalError, error_body
+from gateway.server.scope import FIELDS, HOST, ON_DISCONNECT, SEND_WHOLE, Message, Scope
 from gateway.server.state import EdgeState
 from providers.errors import MixgateError
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-SendWhole = Callable[[int, bytes, bytes], Awaitable[None]]
-"""Status, header block, body: `Exchange.send_whole`."""
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-ON_DISCONNECT = "mixgate.on_disconnect"
-"""Scope member: give it a callable (or None) to be called once, from the event loop, if the client leaves first."""
-FIELDS = "mixgate.fields"
-"""Scope member: the headers as a dict of lower-case name to value, both bytes."""
-HOST = "mixgate.host"
-"""Scope member: the Host header's name, lower case, without port."""
-SEND_WHOLE = "mixgate.send_whole"
-"""Scope member: `Exchange.send_whole`, the cheap way to send an answer that is complete. `send` is as good."""
-LOOPBACK = "mixgate.loopback"
-"""Scope member: whether the peer is this machine."""
-
-JOIN_MAX_BYTES = 32 * 1024
+JOIN_MAX_BYTES: Final = 32 * 1024
 """Pieces up to this size are copied into one write; a larger one is written on its own."""
+_OUR_FAULT: Final = "The gateway failed to answer; this is its fault. Its log says more."
 _log = logging.getLogger("mixgate.server")
 
 
-class Connection(Protocol):
+class Connection:
     """What an exchange needs of the connection it belongs to."""
 
-    @property
-    def edge(self) -> EdgeState:
-        """What all connections share."""
-        ...
+    edge: EdgeState
+    """What all connections share."""
+    scope: Scope
+    """What the scopes of all its requests have in common."""
+    flow: Flow
+    """Whether the client reads slower than we write."""
+    write: Callable[[bytes], Any]
+    """Puts bytes on the wire."""
 
-    @property
-    def scope(self) -> Scope:
-        """What the scopes of all its requests have in common."""
-        ...
-
-    @property
-    def flow(self) -> FlowControl:
-        """Whether the client reads slower than we write."""
-        ...
-
-    @property
-    def transport(self) -> asyncio.Transport:
-        """Where the bytes go."""
-        ...
-
+    @abstractmethod
     def want_body(self) -> None:
         """The application asks for the body: keep reading."""
-        ...
 
+    @abstractmethod
     def end_exchange(self, exchange: "Exchange") -> None:
         """The answer is complete."""
-        ...
 
+    @abstractmethod
     def break_off(self) -> None:
         """The answer cannot be completed; the client must not take it for complete."""
-        ...
 
 
-class Exchange:
+class Answerer:
+    """An application that our server can hand a request without ASGI."""
+
+    @abstractmethod
+    async def answer(self, exchange: "Exchange") -> None:
+        """Answer it."""
+
+
+class Exchange(Client):
     """One request and its answer on a connection."""
 
     __slots__ = (
         "_callback",
         "_chunked",
-        "_connection",
         "_delivered",
-        "_edge",
-        "_flow",
         "_left",
         "_parts",
         "_start",
-        "_task",
-        "_tasks",
         "_waiter",
-        "_write",
         "answered",
         "body_complete",
+        "connection",
         "content_length",
         "gone",
+        "head",
         "head_sent",
         "is_head",
         "keep_alive",
         "owes_continue",
         "received",
-        "scope",
         "wanted",
     )
 
-    def __init__(self, connection: Connection, head: Head) -> None:
-        self._connection = connection
-        self._edge = connection.edge
-        self._flow = connection.flow
-        self._write = connection.transport.write
-        line = head.line
-        self.scope: Scope = {
-            **connection.scope,
-            "method": line.method,
-            "path": line.path,
-            "raw_path": line.raw_path,
-            "query_string": line.query,
-            "headers": head.headers,
-            FIELDS: head.fields,
-            HOST: head.host,
-            ON_DISCONNECT: self.on_disconnect,
-            SEND_WHOLE: self.send_whole,
-        }
-        self.content_length = head.content_length
+    def __init__(self, connection: Connection, head: Head, content_length: int) -> None:
+        self.connection = connection
+        self.head = head
+        """Not to be changed, and of several requests: the length of the body is not always this one's."""
+        self.path = head.line.path
+        self.fields = head.fields
+        self.task = None
+        self.content_length = content_length
         self.keep_alive = head.keep_alive
         self.owes_continue = head.expects_continue
-        self.is_head = line.method == "HEAD"
-        self._task: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] | None = None
+        self.is_head = head.line.method == "HEAD"
         # Request side.
         self.received = 0
         self.body_complete = False
@@ -149,13 +112,24 @@ class Exchange:
         self._left = 0
         self._callback: Callable[[], None] | None = None
 
-    # ---- called by the connection
+    def scope(self) -> Scope:
+        """The request as ASGI has it."""
+        head = self.head.with_length(self.content_length)
+        line = head.line
+        return {
+            **self.connection.scope,
+            "method": line.method,
+            "path": line.path,
+            "raw_path": line.raw_path,
+            "query_string": line.query,
+            "headers": head.headers,
+            FIELDS: head.fields,
+            HOST: head.host,
+            ON_DISCONNECT: self.on_disconnect,
+            SEND_WHOLE: self.send_whole,
+        }
 
-    def start(self, loop: asyncio.AbstractEventLoop, app: App, tasks: set[asyncio.Task[None]]) -> None:
-        """Run the application for this request in a task of its own, which is in `tasks` as long as it runs."""
-        self._tasks = tasks
-        self._task = loop.create_task(self._run(app))
-        tasks.add(self._task)
+    # ---- called by the connection
 
     def add_body(self, data: bytes) -> None:
         """A piece of the body arrived."""
@@ -199,28 +173,41 @@ class Exchange:
             return
         self._callback = callback
 
-    async def receive(self) -> Message:
-        """The whole body as one `http.request`; after that, waits for the client to leave."""
+    def body_at_hand(self) -> bytes | None:
+        """The whole body, once; None: it has to be waited for."""
+        if not self.body_complete or self._delivered or self.gone:
+            return None
+        self.wanted = self._delivered = True
+        parts = self._parts
+        self._parts = []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def body(self) -> bytes:
+        """The whole body; nothing where the client has left."""
         if not self.wanted:
             self.wanted = True
             if self.owes_continue and not self.received and not self.gone:
-                self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.owes_continue = False
             if not self.body_complete:
-                self._connection.want_body()
+                self.connection.want_body()
         while not (self.gone or self.answered) and (self._delivered or not self.body_complete):
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
+        return b"" if self.answered else self.body_at_hand() or b""
+
+    async def receive(self) -> Message:
+        """The whole body as one `http.request`; after that, waits for the client to leave."""
+        body = await self.body()
         if self.gone or self.answered:
             return {"type": "http.disconnect"}
-        self._delivered = True
-        parts, self._parts = self._parts, []
-        return {"type": "http.request", "body": parts[0] if len(parts) == 1 else b"".join(parts), "more_body": False}
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(self, message: Message) -> None:
         """Take the start of the answer, or a piece of its body. Waits while the client reads too slowly."""
-        if self._flow.write_paused and not self.gone:
-            await self._flow.drain()
+        flow = self.connection.flow
+        if flow.write_paused and not self.gone:
+            await flow.drain()
         if self.gone:
             return
         kind = message["type"]
@@ -231,26 +218,32 @@ class Exchange:
         else:
             raise RuntimeError(f"{kind} is out of turn")
 
-    async def send_whole(self, status: int, block: bytes, body: bytes) -> None:
-        """Answer in one call, which says what the two messages of ASGI would and costs half as much.
+    def put(self, status: int, block: bytes, body: bytes) -> Awaitable[None] | None:
+        """As `Client.put`. Says what the two messages of ASGI would and costs half as much."""
+        if self.connection.flow.write_paused and not self.gone:
+            return self.send_whole(status, block, body)
+        self._put_whole(status, block, body)
+        return None
 
-        Args:
-            status: Of an answer that has a body: neither 204 nor 304.
-            block: Headers as `answer_head.header_block` renders them; several blocks may be joined.
-            body: All of it.
-        """
-        if self._flow.write_paused and not self.gone:
-            await self._flow.drain()
+    async def send_whole(self, status: int, block: bytes, body: bytes) -> None:
+        """The same, in ASGI's way."""
+        flow = self.connection.flow
+        if flow.write_paused and not self.gone:
+            await flow.drain()
+        self._put_whole(status, block, body)
+
+    def _put_whole(self, status: int, block: bytes, body: bytes) -> None:
         if self.gone:
             return
         if self._start is not None or self.head_sent or status in BODILESS_STATUSES:
             raise RuntimeError("a whole answer is out of turn")
-        edge = self._edge
+        edge = self.connection.edge
         ending = b"\r\n"
         if not (self.keep_alive and self.body_complete) or edge.lifecycle.draining:
             self.keep_alive = False
             ending = b"connection: close\r\n\r\n"
-        head = b"%b%b%bcontent-length: %d\r\n%b" % (STATUS_LINES[status], edge.date_line, block, len(body), ending)
+        length = str(len(body)).encode()
+        head = b"%b%b%bcontent-length: %b\r\n%b" % (STATUS_LINES[status], edge.date_line, block, length, ending)
         self.head_sent = True
         self._put(head, b"" if self.is_head else body, b"")
         self._end()
@@ -260,7 +253,7 @@ class Exchange:
         self.answered = True
         self._callback = None
         self._wake()
-        self._connection.end_exchange(self)
+        self.connection.end_exchange(self)
 
     def _send_body(self, body: bytes, *, more: bool) -> None:
         lead = trail = b""
@@ -285,12 +278,13 @@ class Exchange:
 
     def _put(self, lead: bytes, body: bytes, trail: bytes) -> None:
         """Put three pieces on the wire, in one write where copying is cheaper than writing twice."""
+        write = self.connection.write
         if len(body) > JOIN_MAX_BYTES:
-            self._write(lead)
-            self._write(body)
-            self._write(trail)
-        elif data := lead + body + trail:
-            self._write(data)
+            write(lead)
+            write(body)
+            write(trail)
+        elif data := b"%b%b%b" % (lead, body, trail):
+            write(data)
 
     def _render_head(self, body: bytes, *, more: bool) -> bytes:
         """Status line and headers; decides how the body is framed."""
@@ -298,7 +292,7 @@ class Exchange:
         if start is None:
             raise RuntimeError("http.response.body came before http.response.start")
         status: int = start["status"]
-        lines = [STATUS_LINES[status], self._edge.date_line]
+        lines = [STATUS_LINES[status], self.connection.edge.date_line]
         length = None
         for name, value in start.get("headers", ()):
             if name == b"connection":
@@ -315,39 +309,34 @@ class Exchange:
                 length = len(body)
                 lines.append(b"content-length: %d\r\n" % length)
         self._left = length or 0
-        if not (self.keep_alive and self.body_complete) or self._edge.lifecycle.draining:
+        if not (self.keep_alive and self.body_complete) or self.connection.edge.lifecycle.draining:
             self.keep_alive = False
             lines.append(b"connection: close\r\n")
         return join_lines(lines) + b"\r\n"
 
-    # ---- the life of the task
+    # ---- called by whoever runs the application
 
-    async def _run(self, app: App) -> None:
-        """Run the application for this request; whatever it does, the client gets an answer or a clear break."""
-        try:
-            await app(self.scope, self.receive, self.send)
-            if not (self.answered or self.gone):
-                _log.error("the application returned without completing its answer")
-                self._fail(InternalError("The gateway failed to answer; this is its fault. Its log says more."))
-        except asyncio.CancelledError:
-            self._fail(ShuttingDownError("The gateway is shutting down; ask again.", retry_after_s=1))
-            raise
-        except Exception:  # noqa: BLE001 - the last place to turn a fault into an answer; logged
-            _log.exception("the application failed")
-            self._fail(InternalError("The gateway failed to answer; this is its fault. Its log says more."))
-        finally:
-            if self._tasks is not None and self._task is not None:
-                self._tasks.discard(self._task)
-            # Task and scope hold this exchange, and it holds them: broken up, all go at once, without the collector.
-            self._task = None
-            self.scope = {}
+    def check_answered(self) -> None:
+        """The application is done: it should have answered."""
+        if not (self.answered or self.gone):
+            _log.error("the application returned without completing its answer")
+            self._fail(InternalError(_OUR_FAULT))
+
+    def fail(self) -> None:
+        """The application has raised something: the client gets an answer or a clear break, whatever it is."""
+        _log.exception("the application failed")
+        self._fail(InternalError(_OUR_FAULT))
+
+    def cut(self) -> None:
+        """The application was cancelled, which is what the end of the process does."""
+        self._fail(ShuttingDownError("The gateway is shutting down; ask again.", retry_after_s=1))
 
     def _fail(self, error: MixgateError) -> None:
         """Answer with `error` where nothing was sent yet, else break off so that nobody takes the answer for whole."""
         if self.answered or self.gone:
             return
         if self.head_sent:
-            self._connection.break_off()
+            self.connection.break_off()
             return
         self._start = {
             "status": error.status,

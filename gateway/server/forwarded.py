@@ -6,11 +6,11 @@ there that is no trusted proxy is the client. What stands before it anybody may 
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
-from gateway.server.exchange import FIELDS, LOOPBACK, Scope
+from gateway.server.scope import FIELDS, LOOPBACK, Scope
 
 ADDRESSES_MAX: Final = 32
 """Addresses in `X-Forwarded-For` that are looked at, from the end."""
@@ -35,10 +35,8 @@ class TrustedProxies:
     def settle(self, scope: Scope) -> None:
         """Put the client and the scheme that a trusted proxy names into the scope of its request."""
         fields = scope[FIELDS]
-        if _FOR not in fields and _PROTO not in fields:
-            return
         peer = scope["client"]
-        if peer is None or not self._trusts(peer[0]):
+        if peer is None or not self.has_sent(fields, peer):
             return
         # Whoever comes through a proxy is not a program of this machine, whatever the proxy says.
         scope[LOOPBACK] = False
@@ -50,6 +48,10 @@ class TrustedProxies:
         proto = fields.get(_PROTO, b"").rpartition(b",")[2].strip().lower()
         if proto in {b"http", b"https"}:
             scope["scheme"] = proto.decode()
+
+    def has_sent(self, fields: Mapping[bytes, bytes], peer: tuple[str, int] | None) -> bool:
+        """Whether a request comes from one of them, on behalf of somebody else."""
+        return (_FOR in fields or _PROTO in fields) and peer is not None and self._trusts(peer[0])
 
     def _client(self, said: bytes, peer: str) -> str:
         """The client's address, as far as it is vouched for."""

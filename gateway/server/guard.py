@@ -7,6 +7,7 @@ follow RFC 9112; where that offers a choice between lenient and strict, always s
 
 import re
 from functools import lru_cache
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
@@ -48,6 +49,7 @@ UNCACHED_HEADERS = frozenset(
 )
 """Secrets, which must not outlive their request, and what differs from request to request."""
 PORT_MAX = 65535
+LENGTH: Final = b"content-length"
 
 _known_headers: dict[bytes, tuple[bytes, bytes]] = {}
 """Header lines read before: clients send the same ones again and again, and reading one costs five times as much as
@@ -82,6 +84,25 @@ class Head(Struct):
     expects_continue: bool
     upgrades: bool
     """Asks for another protocol, which is ignored: RFC 9110 section 7.8 lets a server."""
+    standing: object = None
+    """What the application has found out about whoever sends it, kept for when the same head comes again."""
+
+    def with_length(self, content_length: int) -> "Head":
+        """A copy, of a request that differs in the length of its body and in nothing else."""
+        headers, fields = self.headers.copy(), self.fields.copy()
+        if content_length != self.content_length:
+            fields[LENGTH] = b"%d" % content_length
+            headers[[name for name, _ in headers].index(LENGTH)] = (LENGTH, fields[LENGTH])
+        return Head(
+            self.line,
+            headers,
+            fields,
+            self.host,
+            content_length,
+            self.keep_alive,
+            self.expects_continue,
+            self.upgrades,
+        )
 
 
 def read_head(head: bytes) -> Head:

@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from gateway.cache.store import AnswerStore
 from gateway.errors import IdempotencyConflictError, IdempotencyMismatchError, InvalidRequestError
-from gateway.server.exchange import FIELDS, ON_DISCONNECT, SEND_WHOLE, App, Message, Receive, Scope, Send, SendWhole
+from gateway.server.client import whole_sender
+from gateway.server.scope import FIELDS, ON_DISCONNECT, SEND_WHOLE, App, Message, Receive, Scope, Send
 
 IDEMPOTENCY_KEY: Final = b"idempotency-key"
 KEY_MAX_CHARS: Final = 255
@@ -105,7 +106,7 @@ class Idempotency:
         finally:
             del self._running[whose, name]
         _check(kept.call, call)
-        await _whole(scope, send)(_OK, kept.block + _REPLAYED, kept.body)
+        await whole_sender(scope, send)(_OK, kept.block + _REPLAYED, kept.body)
 
     async def _find(self, whose: str, name: str) -> _Kept | None:
         data = await self._answers.get(whose, name, self._unix_time_s())
@@ -119,7 +120,7 @@ class Idempotency:
     async def _answer_new(self, scope: Scope, body: bytes, send: Send, app: App, place: tuple[str, str, bytes]) -> None:
         """Have it answered, whether or not the client stays for it."""
         whose, name, call = place
-        send_whole = _whole(scope, send)
+        send_whole = whole_sender(scope, send)
 
         async def keep(status: int, block: bytes, answer: bytes) -> None:
             if status == _OK:
@@ -192,17 +193,3 @@ def _noting(send: Send) -> Send:
         await send(message)
 
     return noting
-
-
-def _whole(scope: Scope, send: Send) -> SendWhole:
-    """Sends an answer in one call, also on a server that knows nothing better than ASGI's two messages."""
-    known: SendWhole | None = scope.get(SEND_WHOLE)
-    if known is not None:
-        return known
-
-    async def in_two(status: int, block: bytes, body: bytes) -> None:
-        headers = [tuple(line.split(b": ", 1)) for line in block.split(b"\r\n") if line]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    return in_two

@@ -8,8 +8,8 @@ from gateway.errors import InvalidRequestError, KeysUnavailableError, PayloadToo
 from gateway.server.admin import KeyDesk
 from gateway.server.asgi import CALLER, Place, require_json, send_json
 from gateway.server.auth import Caller
-from gateway.server.exchange import Receive, Scope, Send
 from gateway.server.key_members import BODY_MAX_BYTES
+from gateway.server.scope import Receive, Scope, Send
 from gateway.state.errors import StoreError
 
 KEYS_PATH: Final = "/api/v1/keys"

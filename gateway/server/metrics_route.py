@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from gateway.server.asgi import Place
-from gateway.server.exchange import FIELDS, Receive, Scope, Send
+from gateway.server.scope import FIELDS, Receive, Scope, Send
 
 METRICS_PATH: Final = "/metrics"
 ACCEPT_MAX_BYTES: Final = 1024

@@ -6,11 +6,13 @@ schema knows no null there, and OpenRouter's clients refuse a body without it.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import Struct
 
+from gateway.server.openai_shapes import Call, Choice, Logprobs, Message
 from gateway.server.openrouter_types import ERROR_TYPES
 from providers.errors import MixgateError
 from providers.messages import (
@@ -30,6 +32,10 @@ from providers.messages import (
 NANO_PER_USD: Final = 10**9
 DONE: Final = b"data: [DONE]\n\n"
 PING: Final = b": ping\n\n"
+PLAIN_EVENTS: Final = 4
+"""Of an answer that is one text: its start, the text, why it ended, what it used."""
+QUOTED_MAX: Final = 1024
+"""Names of models and providers, and reasons for an end, whose JSON is kept."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -41,54 +47,6 @@ class AnswerHead(Struct, frozen=True):
     created_unix_s: int
     model: str
     provider: str
-
-
-class _Function(Struct):
-    name: str = ""
-    arguments: str = ""
-
-
-class _Call(Struct):
-    id: str = ""
-    type: str = "function"
-    function: _Function = field(default_factory=_Function)
-
-
-class _Message(Struct):
-    """A message as OpenAI's schema has it: `content` and `refusal` are required and may be null."""
-
-    role: str = "assistant"
-    content: str | None = None
-    refusal: str | None = None
-    reasoning: str | UnsetType = UNSET
-    reasoning_details: list[Any] | UnsetType = UNSET
-    tool_calls: list[_Call] | UnsetType = UNSET
-
-
-class _Logprobs(Struct):
-    content: list[Any] | None = None
-    refusal: list[Any] | None = None
-
-
-class _Choice(Struct):
-    index: int
-    message: _Message | dict[str, Any]
-    logprobs: _Logprobs | None = None
-    finish_reason: str | None = None
-    native_finish_reason: str | None = None
-
-
-class _Completion(Struct):
-    id: str
-    created: int
-    model: str
-    provider: str
-    choices: list[_Choice]
-    object: str = "chat.completion"
-    system_fingerprint: str = ""
-    usage: dict[str, Any] | UnsetType = UNSET
-    mixgate: dict[str, Any] | UnsetType = UNSET
-    openrouter_metadata: dict[str, Any] | UnsetType = UNSET
 
 
 def whole_answer(
@@ -107,41 +65,80 @@ def whole_answer(
         metadata: OpenRouter's account of the routing, where it was asked for.
         cost_in_nusd: What it cost by our own books; None: as far as the provider says.
     """
-    answer = _Completion(head.id, head.created_unix_s, head.model, head.provider, [])
-    match events:
-        # Nearly all answers are one text: the same as a fold of it, at half the cost.
-        case (
-            AnswerStarted() as started,
-            TextDelta(logprobs=None) as told,
-            ChoiceFinished() as finished,
-            UsageReported() as counted,
-        ) if told.choice == finished.choice:
-            answer.system_fingerprint = started.system_fingerprint or ""
-            message = _Message(content=told.text)
-            answer.choices.append(_Choice(told.choice, message, None, finished.reason, finished.native_reason))
-            answer.usage = usage_body(counted.usage, cost_in_nusd)
-        case _:
-            _fold_into(answer, events, cost_in_nusd)
-    if notes:
-        answer.mixgate = notes
-    if metadata is not None:
-        answer.openrouter_metadata = metadata
-    return _encode(answer)
+    told = _plain(events) or _folded(events)
+    return (
+        b'{"id":%b,"created":%b,"model":%b,"provider":%b,"choices":[%b],"object":"chat.completion",'
+        b'"system_fingerprint":%b%b%b%b}'
+        % (
+            _encode(head.id),
+            str(head.created_unix_s).encode(),
+            _quoted(head.model),
+            _quoted(head.provider),
+            told.choices,
+            _encode(told.fingerprint),
+            b"" if told.usage is None else b',"usage":' + usage_json(told.usage, cost_in_nusd),
+            b"" if not notes else b',"mixgate":' + _encode(notes),
+            _metadata(metadata),
+        )
+    )
 
 
-def _fold_into(answer: _Completion, events: Sequence[Event], cost_in_nusd: int | None) -> None:
+class _Told:
+    """What an answer says, its choices as JSON."""
+
+    __slots__ = ("choices", "fingerprint", "usage")
+
+    def __init__(self, fingerprint: str | None, choices: bytes, usage: Usage | None) -> None:
+        self.fingerprint = fingerprint or ""
+        self.choices = choices
+        self.usage = usage
+
+
+def _plain(events: Sequence[Event]) -> _Told | None:
+    """Nearly all answers are one text: the same as a fold of it, at a fraction of the cost."""
+    if len(events) != PLAIN_EVENTS:
+        return None
+    started, text, finished, counted = events
+    if not isinstance(started, AnswerStarted) or not isinstance(text, TextDelta) or text.logprobs is not None:
+        return None
+    if not isinstance(finished, ChoiceFinished) or not isinstance(counted, UsageReported):
+        return None
+    if text.choice != finished.choice:
+        return None
+    choice = (
+        b'{"index":%b,"message":{"role":"assistant","content":%b,"refusal":null},"logprobs":null,'
+        b'"finish_reason":%b,"native_finish_reason":%b}'
+        % (
+            str(text.choice).encode(),
+            _encode(text.text),
+            _quoted(finished.reason),
+            _quoted(finished.native_reason),
+        )
+    )
+    return _Told(started.system_fingerprint, choice, counted.usage)
+
+
+def _folded(events: Sequence[Event]) -> _Told:
+    told = _Told(None, b"", None)
     folds: dict[int, _Fold] = {}
     for event in events:
         if isinstance(event, AnswerStarted):
-            answer.system_fingerprint = event.system_fingerprint or ""
+            told.fingerprint = event.system_fingerprint or ""
         elif isinstance(event, UsageReported):
-            answer.usage = usage_body(event.usage, cost_in_nusd)
+            told.usage = event.usage
         elif not isinstance(event, AnswerFailed):
             fold = folds.get(event.choice)
             if fold is None:
                 fold = folds[event.choice] = _Fold(event.choice)
             fold.add(event)
-    answer.choices = [folds[index].choice() for index in sorted(folds)]
+    told.choices = b",".join([_encode(folds[index].choice()) for index in sorted(folds)])
+    return told
+
+
+@lru_cache(QUOTED_MAX)
+def _quoted(text: str | None) -> bytes:
+    """A text that comes again and again, as JSON."""
+    return _encode(text)
 
 
 _ChoiceEvent = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | ExtrasDelta | ChoiceFinished
@@ -153,12 +150,12 @@ class _Fold:
     __slots__ = ("_calls", "_choice", "_extras", "_message", "_reasoning", "_refusal", "_text")
 
     def __init__(self, index: int) -> None:
-        self._message = _Message()
-        self._choice = _Choice(index, self._message)
+        self._message = Message()
+        self._choice = Choice(index, self._message)
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, Call] = {}
         self._extras: dict[str, Any] = {}
 
     def add(self, event: _ChoiceEvent) -> None:
@@ -168,7 +165,7 @@ class _Fold:
             if event.logprobs:
                 known = self._choice.logprobs
                 before = known.content if known is not None and known.content is not None else []
-                self._choice.logprobs = _Logprobs([*before, *event.logprobs])
+                self._choice.logprobs = Logprobs([*before, *event.logprobs])
         elif isinstance(event, ChoiceFinished):
             self._choice.finish_reason = event.reason
             self._choice.native_finish_reason = event.native_reason
@@ -185,12 +182,12 @@ class _Fold:
             self._extras.update(event.members)
 
     def _add_call(self, event: ToolCallDelta) -> None:
-        call = self._calls.setdefault(event.index, _Call())
+        call = self._calls.setdefault(event.index, Call())
         call.id = event.id or call.id
         call.function.name += event.name or ""
         call.function.arguments += event.arguments
 
-    def choice(self) -> _Choice:
+    def choice(self) -> Choice:
         """The choice as it is answered."""
         message = self._message
         text = "".join(self._text)
@@ -206,32 +203,27 @@ class _Fold:
         return self._choice
 
 
-def usage_body(usage: Usage, cost_in_nusd: int | None = None) -> dict[str, Any]:
+def usage_json(usage: Usage, cost_in_nusd: int | None = None) -> bytes:
     """OpenAI's `usage`: its three counts are required integers, so what a provider did not say is 0 there."""
     prompt = usage.input_tokens or 0
     completion = usage.output_tokens or 0
-    body: dict[str, Any] = {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-    }
-    if usage.cached_input_tokens is not None or usage.cache_write_tokens is not None:
-        details: dict[str, int] = {"cached_tokens": usage.cached_input_tokens or 0}
-        if usage.cache_write_tokens is not None:
-            details["cache_write_tokens"] = usage.cache_write_tokens
-        body["prompt_tokens_details"] = details
-    if usage.reasoning_tokens is not None:
-        body["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    body = f'{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{prompt + completion}'
+    cached, written, reasoning = usage.cached_input_tokens, usage.cache_write_tokens, usage.reasoning_tokens
+    if cached is not None or written is not None:
+        more = "" if written is None else f',"cache_write_tokens":{written}'
+        body += f',"prompt_tokens_details":{{"cached_tokens":{cached or 0}{more}}}'
+    if reasoning is not None:
+        body += f',"completion_tokens_details":{{"reasoning_tokens":{reasoning}}}'
     cost = usage.cost_in_nusd if cost_in_nusd is None else cost_in_nusd
     if cost is not None:
-        body["cost"] = msgspec.Raw(_usd(cost))
-    return body
+        body += f',"cost":{_usd(cost)}'
+    return (body + "}").encode()
 
 
-def _usd(cost_in_nusd: int) -> bytes:
+def _usd(cost_in_nusd: int) -> str:
     """Nano-USD as a JSON number in USD, written from the integer: no float comes near money."""
-    whole, rest = divmod(cost_in_nusd, NANO_PER_USD)
-    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".").encode()
+    whole, rest = cost_in_nusd // NANO_PER_USD, cost_in_nusd % NANO_PER_USD
+    return f"{whole}.{str(NANO_PER_USD + rest)[1:]}".rstrip("0").rstrip(".")
 
 
 class ChunkEncoder:
@@ -290,9 +282,9 @@ class ChunkEncoder:
         """What closes a complete stream: usage and OpenRouter's metadata where asked for, and the end mark."""
         last = b""
         if self._include_usage:
-            usage = usage_body(self.usage or Usage(), cost_in_nusd)
+            usage = usage_json(self.usage or Usage(), cost_in_nusd)
             note = b',"mixgate":%b' % _encode(notes) if notes else b""
-            last = b'%b],"usage":%b%b%b}\n\n' % (self._prefix, _encode(usage), note, _metadata(metadata))
+            last = b'%b],"usage":%b%b%b}\n\n' % (self._prefix, usage, note, _metadata(metadata))
         elif metadata is not None:
             last = b"%b]%b}\n\n" % (self._prefix, _metadata(metadata))
         return last + DONE

@@ -16,16 +16,18 @@ from typing import Any, Final, cast
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from gateway.errors import OverCapacityError, PayloadTooLargeError, RefusalError
-from gateway.server.exchange import LOOPBACK, App, Exchange, Scope
+from gateway.server.exchange import Connection, Exchange
+from gateway.server.flow import Flow
 from gateway.server.guard import check_partial_head, is_loopback, without_upgrade
 from gateway.server.limits import KIB
 from gateway.server.refusals import MalformedRequestError, SlowRequestError, refusal_response
 from gateway.server.repeated_head import HeadReader
+from gateway.server.scope import LOOPBACK, App
 from gateway.server.state import EdgeState
+from gateway.server.worker import Worker
 
 CHUNK_FRAMING_MAX_BYTES = 64 * KIB
 """Bytes of chunk sizes, extensions and trailers allowed on top of as many as the body itself may have."""
@@ -44,8 +46,8 @@ class Phase(IntEnum):
     CLOSING = 3
 
 
-class EdgeProtocol(asyncio.Protocol):
-    """One client connection."""
+class EdgeProtocol(Connection):
+    """One client connection: to asyncio a `Protocol`, as which it has its methods."""
 
     def __init__(
         self,
@@ -55,8 +57,8 @@ class EdgeProtocol(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._loop = _loop or asyncio.get_running_loop()
-        self._app = cast("App", config.app)
         self.edge = server_state
+        self._worker = Worker(cast("App", config.app), self._loop, server_state.tasks)
         self._limits = server_state.limits
         # httptools is told of no headers: `guard` has read them.
         self._parser = httptools.HttpRequestParser(
@@ -67,8 +69,7 @@ class EdgeProtocol(asyncio.Protocol):
             )
         )
         self.transport: asyncio.Transport
-        self.flow: FlowControl
-        self.scope: Scope = {}
+        self.scope = {}
         self._heads = HeadReader()
         self._phase = Phase.HEAD
         self._deadline_s = math.inf
@@ -92,7 +93,8 @@ class EdgeProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected."""
         self.transport = cast("asyncio.Transport", transport)
-        self.flow = FlowControl(self.transport)
+        self.flow = Flow(self.transport)
+        self.write = self.transport.write
         client = get_remote_addr(self.transport)
         self.scope = {
             "type": "http",
@@ -104,18 +106,22 @@ class EdgeProtocol(asyncio.Protocol):
             "root_path": "",
             LOOPBACK: client is not None and is_loopback(client[0]),
         }
-        cast("set[Any]", self.edge.connections).add(self)
+        self.edge.connections.add(self)
         self._deadline_s = self.edge.after(self._limits.head_s)
         if len(self.edge.connections) > self._limits.connections_max:
             self._refuse(OverCapacityError("Too many connections are open; try again shortly.", retry_after_s=1))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why it ended makes no difference
         """The connection is gone, whoever ended it."""
-        cast("set[Any]", self.edge.connections).discard(self)
+        self.edge.connections.discard(self)
         self._phase = Phase.CLOSING
         self.flow.resume_writing()
         self._drop_exchange()
+        self._worker.end()
         self._parser = _NO_PARSER  # Ours holds this object, and this object it.
+
+    def eof_received(self) -> None:
+        """The client will send no more: asyncio closes the connection."""
 
     def pause_writing(self) -> None:
         """The client reads slower than we write."""
@@ -153,8 +159,8 @@ class EdgeProtocol(asyncio.Protocol):
         if found is None:
             self._wait_for_head(data)
             return
-        head, end, repeated = found
-        if head.content_length > self._limits.body_max_bytes:
+        head, end, length = found.head, found.end, found.content_length
+        if length > self._limits.body_max_bytes:
             raise self._too_large()
         if head.upgrades:
             rest = data[end:]
@@ -164,16 +170,16 @@ class EdgeProtocol(asyncio.Protocol):
         self._pending = b""
         self._raw_bytes = 0
         self._phase = Phase.BODY
-        exchange = self._exchange = Exchange(self, head)
-        if repeated and len(data) - end == head.content_length:
+        exchange = self._exchange = Exchange(self, head, length)
+        if found.repeated and len(data) - end == length:
             # The parser has read this head before, and there is nothing in the body that it would look at.
             exchange.add_body(data[end:])
             self._complete_message()
         else:
             self._feed(exchange, data, end)
-            if not repeated:
+            if not found.repeated:
                 self._heads.remember(data[:end], head)
-        exchange.start(self._loop, self._app, self.edge.tasks)
+        self._worker.begin(exchange)
         if not exchange.body_complete:
             self._body_began_s = self.edge.now_s
             self._extend_body_time(exchange)

@@ -17,18 +17,18 @@ import socket
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 from msgspec import Struct
 from uvicorn.config import Config
-from uvicorn.server import Server
+from uvicorn.server import Server, ServerState
 
 from gateway.errors import ConfigError, ConfigProblem
-from gateway.server.exchange import App
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.limits import DEFAULT_LIMITS, Limits
 from gateway.server.protocol import EdgeProtocol
+from gateway.server.scope import App
 from gateway.server.state import EdgeState
 from gateway.server.tls import Certificate
 
@@ -140,7 +140,7 @@ class EdgeServer(Server):
         super().__init__(
             Config(
                 app=app,
-                http=EdgeProtocol,
+                http=cast("type[asyncio.Protocol]", EdgeProtocol),
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
@@ -156,7 +156,7 @@ class EdgeServer(Server):
         self.settings = settings
         self.lifecycle = lifecycle
         self.edge = EdgeState(lifecycle, settings.limits)
-        self.server_state = self.edge
+        self.server_state = cast("ServerState", self.edge)
         self.servers = []
         self._certificate: Certificate | None = None
         self._is_told = signals is not None

@@ -1,11 +1,10 @@
 """What all connections of one server share: the limits, a coarse clock, and the sweep that keeps the limits."""
 
+import asyncio
 import logging
 import time
 from email.utils import formatdate
-from typing import Protocol, cast
-
-from uvicorn.server import ServerState
+from typing import Any, Protocol
 
 from gateway.server.lifecycle import Lifecycle
 from gateway.server.limits import DEFAULT_LIMITS, Limits
@@ -34,11 +33,15 @@ class Swept(Protocol):
         ...
 
 
-class EdgeState(ServerState):
-    """Shared by the connections of one server. uvicorn keeps `connections` and `tasks` in it."""
+class EdgeState:
+    """Shared by the connections of one server. To uvicorn it is a `ServerState`, as which it has its members."""
 
     def __init__(self, lifecycle: Lifecycle, limits: Limits = DEFAULT_LIMITS) -> None:
-        super().__init__()
+        self.total_requests = 0
+        self.connections: set[Swept] = set()
+        self.tasks: set[asyncio.Task[Any]] = set()
+        """Those in which requests are being answered now."""
+        self.default_headers: list[tuple[bytes, bytes]] = []
         self.lifecycle = lifecycle
         self.limits = limits
         self.now_s = 0.0
@@ -50,7 +53,7 @@ class EdgeState(ServerState):
 
     def open_connections(self) -> list[Swept]:
         """The connections of this moment."""
-        return cast("list[Swept]", list(self.connections))
+        return list(self.connections)
 
     def sweep(self) -> None:
         """Move the clock, and have every connection look at its limits."""

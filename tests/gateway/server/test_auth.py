@@ -7,7 +7,7 @@ from gateway.keys.credential import mint
 from gateway.keys.key import KeyRecord
 from gateway.keys.ring import KeyRing
 from gateway.server.auth import Authenticator, is_loopback_bind, key_id
-from gateway.server.exchange import FIELDS, HOST, LOOPBACK
+from gateway.server.scope import FIELDS, HOST, LOOPBACK
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - a value of tests, bound by none
 KEY = "mk-0123456789abcdef"

@@ -10,7 +10,7 @@ from gateway.app import Gateway
 from gateway.config.load import load
 from gateway.keys.changes import Change, NewKey
 from gateway.keys.credential import digest_of
-from gateway.server.exchange import FIELDS, HOST, LOOPBACK
+from gateway.server.scope import FIELDS, HOST, LOOPBACK
 
 CONFIG = "gateway: {{hosts: [gate.example]{more}}}\nproviders: {{local: {{dialect: local, models: {{}}}}}}\n"
 YAML_KEY, ADMIN, METRICS = "yaml-key-0123456789", "admin-token-0123456789", "metrics-token-0123456789"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.server.exchange import FIELDS, LOOPBACK
 from gateway.server.forwarded import TrustedProxies
+from gateway.server.scope import FIELDS, LOOPBACK
 
 PROXIES = TrustedProxies(["10.0.0.0/8", "127.0.0.1", "fd00::/8"])
 

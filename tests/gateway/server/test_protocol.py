@@ -8,7 +8,7 @@ import struct
 import pytest
 from openai import OpenAI
 
-from gateway.server.exchange import ON_DISCONNECT
+from gateway.server.scope import ON_DISCONNECT
 
 GET = b"GET /%b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

@@ -77,10 +77,9 @@ def known(reader, data):
         return repr(error)
     if found is None:
         return None
-    head, end, repeated = found
-    if not repeated:
-        reader.remember(data[:end], head)
-    return msgspec.to_builtins(head), end
+    if not found.repeated:
+        reader.remember(data[: found.end], found.head)
+    return msgspec.to_builtins(found.head.with_length(found.content_length)), found.end
 
 
 @given(LINES, LINES, st.lists(LENGTHS, min_size=2, max_size=6), st.binary(max_size=20))
@@ -124,10 +123,11 @@ def test_only_a_head_that_differs_in_its_length_is_known_again():
             with pytest.raises(RefusalError):
                 reader.read(data)
             continue
-        head, end, was_known = reader.read(data)
-        assert (was_known, head.content_length, head.fields[b"content-length"]) == (repeated, int(length), length)
+        found = reader.read(data)
+        head = found.head.with_length(found.content_length)
+        assert (found.repeated, head.content_length, head.fields[b"content-length"]) == (repeated, int(length), length)
         assert (b"content-length", length) in head.headers
-        reader.remember(data[:end], head)
+        reader.remember(data[: found.end], found.head)
 
 
 @pytest.mark.parametrize(
@@ -146,18 +146,19 @@ def test_an_unusual_head_is_judged_every_time(length, header):
     reader = HeadReader()
     data = raw((b"Host: a",), length, (header,))
     for _ in range(3):
-        head, end, was_known = reader.read(data)
-        assert not was_known
-        reader.remember(data[:end], head)
+        found = reader.read(data)
+        assert not found.repeated
+        reader.remember(data[: found.end], found.head)
 
 
 def test_what_a_request_does_to_its_headers_is_not_remembered():
     reader = HeadReader()
     data = raw((b"Host: a",), b"Content-Length: 1", ())
     for _ in range(3):
-        head, end, _ = reader.read(data)
+        found = reader.read(data)
+        head = found.head.with_length(1)
         assert head.fields == {b"host": b"a", b"content-length": b"1"}
-        reader.remember(data[:end], head)
+        reader.remember(data[: found.end], found.head)
         head.fields.clear()
         head.headers.clear()
 
@@ -166,6 +167,6 @@ def test_a_client_whose_heads_differ_every_time_is_not_remembered_for_ever():
     reader = HeadReader()
     for number in range(MISSES_MAX + 1):
         data = raw((b"Host: a",), b"Content-Length: 1", (b"x-id: %d" % number,))
-        head, end, _ = reader.read(data)
-        reader.remember(data[:end], head)
-    assert reader.read(data)[2] is False
+        found = reader.read(data)
+        reader.remember(data[: found.end], found.head)
+    assert reader.read(data).repeated is False

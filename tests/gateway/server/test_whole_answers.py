@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.server.answer_head import header_block
-from gateway.server.exchange import FIELDS, SEND_WHOLE
+from gateway.server.scope import FIELDS, SEND_WHOLE
 
 BLOCK = [(b"content-type", b"application/json"), (b"x-generation-id", b"gen-1")]
 DATE = re.compile(rb"date: [^\r]*\r\n")
