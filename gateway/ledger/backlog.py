@@ -61,6 +61,11 @@ class Backlog:
         return len(self._queue) >= QUEUE_MAX
 
     @property
+    def direct(self) -> bool:
+        """Whether the next row goes through memory, whatever the journal has of it."""
+        return not self._spans and not self.full
+
+    @property
     def empty(self) -> bool:
         """Whether the store has everything."""
         return not (self._queue or self._taken or self._left or any(one.start < one.end for one in self._spans))

@@ -16,9 +16,9 @@ from msgspec import Struct
 
 from gateway.ledger.backlog import Backlog
 from gateway.ledger.costs import MICROSECONDS, Ending, Tariff, settlement_of
-from gateway.ledger.entry import Head, Settlement, completed, mended
+from gateway.ledger.entry import Head, Settlement, Tail, completed, mended, tail_of
 from gateway.ledger.intent import Intent
-from gateway.ledger.journal import CHECKPOINT, ENTRY, INTENT, PRICE, Journal
+from gateway.ledger.journal import CHECKPOINT, ENTRY, INTENT, PRICE, SETTLED, Journal
 from gateway.ledger.recovery import Recovery
 from gateway.ledger.segment import Segment, size_of
 from gateway.state.store import Store
@@ -172,22 +172,12 @@ class Books:
             self.repeated += 1
             return None
         settlement = settlement_of(one.sent_us, ending, one.tariff)
+        tail = tail_of(settlement)
         del self._open[attempt_id]
-        row = completed(one.head, one.tags, settlement)
         try:
-            payload = _encode(row)
+            self._settle(one, tail)
         except _UNSTORABLE:
-            row = mended(row)
-            payload = _encode(row)
-        began, segment = one.segment, self._journal.append(ENTRY, payload)
-        if segment is None:
-            # Its intent stays in the journal: after a crash that is all there is. It is let go when the row is safe.
-            self._backlog.add(row, began, None)
-        else:
-            segment.held += 1
-            if began is not None:
-                began.held -= 1
-            self._backlog.add(row, segment, segment.end - size_of(payload))
+            self._settle(one, mended(tail))
         self._store.wake()
         if self.on_settled is not None:
             self.on_settled(cast("str", one.head[ENDPOINT_AT]), settlement)
@@ -196,6 +186,25 @@ class Books:
     def close(self) -> None:
         """Hand the journal to the disk; to be called once the store is closed. Blocks."""
         self._journal.close()
+
+    def _settle(self, one: _Open, tail: Tail) -> None:
+        """Write down what became of it, and let the store have its row."""
+        row, began = completed(one.head, one.tags, tail), one.segment
+        journal, backlog = self._journal, self._backlog
+        if began is not None and backlog.direct and journal.append_to(began, SETTLED, _encode((one.head[ID_AT], tail))):
+            # Its last word is where its first is.
+            backlog.add(row, began, None)
+            return
+        payload = _encode(row)
+        segment = journal.append(ENTRY, payload)
+        if segment is None:
+            # Its intent stays in the journal: after a crash that is all there is. It is let go when the row is safe.
+            backlog.add(row, began, None)
+            return
+        segment.held += 1
+        if began is not None:
+            began.held -= 1
+        backlog.add(row, segment, segment.end - size_of(payload))
 
     def _note(self, one: _Open) -> Segment | None:
         """Write down by what it is billed, and behind that in the same file what begins."""

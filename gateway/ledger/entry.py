@@ -28,6 +28,9 @@ NO_PRICE: Final = ""
 
 Head: TypeAlias = tuple[Any, ...]
 """What of a row is known when its Attempt is sent: the values of an Intent, but for its tags."""
+Tail: TypeAlias = tuple[Any, ...]
+"""What is known once it is over: the values of a Settlement."""
+_NO_TAGS: Final = ("",)
 
 _INTEGER_MAX: Final = 2**63 - 1
 _encode_json: Final = msgspec.json.Encoder().encode
@@ -55,7 +58,7 @@ class Settlement(Struct, gc=False):
 
 def row_of(intent: Intent, settlement: Settlement) -> tuple[Any, ...]:
     """Both together, in the order of ENTRY_COLUMNS."""
-    return completed(head_of(intent), intent.tags, settlement)
+    return completed(head_of(intent), intent.tags, tail_of(settlement))
 
 
 def head_of(intent: Intent) -> Head:
@@ -64,10 +67,15 @@ def head_of(intent: Intent) -> Head:
     return values[:-1]
 
 
-def completed(head: Head, tags: tuple[str, ...], settlement: Settlement) -> tuple[Any, ...]:
+def completed(head: Head, tags: tuple[str, ...], tail: Tail) -> tuple[Any, ...]:
     """A row, from what was known when its Attempt was sent and what became of it."""
-    ended: tuple[Any, ...] = (
-        _encode_json(tags).decode() if tags else "",
+    between: tuple[Any, ...] = (_encode_json(tags).decode(),) if tags else _NO_TAGS
+    return head + between + tail
+
+
+def tail_of(settlement: Settlement) -> Tail:
+    """Its values."""
+    return (
         settlement.ended_unix_us,
         settlement.outcome,
         settlement.code,
@@ -83,7 +91,6 @@ def completed(head: Head, tags: tuple[str, ...], settlement: Settlement) -> tupl
         settlement.duration_ms,
         settlement.upstream_id,
     )
-    return head + ended
 
 
 def mended(values: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -20,6 +20,8 @@ INTENT: Final = 1
 ENTRY: Final = 2
 PRICE: Final = 3
 CHECKPOINT: Final = 4
+SETTLED: Final = 5
+"""What became of an Attempt whose INTENT is in the same file; an ENTRY says both."""
 SEGMENT_BYTES: Final = 4 * 1024 * 1024
 """Room for some 10,000 Attempts."""
 SEGMENTS_MAX: Final = 128
@@ -109,6 +111,17 @@ class Journal:
             self._awake = True
             self._wake.set()
         return segment
+
+    def append_to(self, segment: Segment, kind: int, payload: bytes) -> bool:
+        """Write a record into this file and no other. False where it is not written to any more, or has no room."""
+        if segment is not self._current or segment.failed or len(payload) > RECORD_MAX_BYTES:
+            return False
+        if not segment.append(kind, payload):
+            return False
+        if not self._awake:
+            self._awake = True
+            self._wake.set()
+        return True
 
     def since(self, start: tuple[int, int], end: tuple[int, int]) -> Iterator[tuple[Segment, int, int, bytes]]:
         """Records between two positions. For any one thread, as long as none of their Segments is done."""

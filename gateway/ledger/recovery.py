@@ -8,15 +8,16 @@ from typing import Final
 import msgspec
 
 from gateway.ledger.costs import Tariff, read_tariff, recovered
-from gateway.ledger.entry import Settlement, row_of
+from gateway.ledger.entry import Settlement, completed, head_of, row_of
 from gateway.ledger.intent import Intent
-from gateway.ledger.journal import CHECKPOINT, ENTRY, INTENT, PRICE, Journal
+from gateway.ledger.journal import CHECKPOINT, ENTRY, INTENT, PRICE, SETTLED, Journal
 from gateway.state.entries import ENTRY_COLUMNS, PriceSnapshot, Row
 
 _log = logging.getLogger("mixgate.ledger")
 _decode_intent: Final = msgspec.msgpack.Decoder(Intent).decode
 _decode_price: Final = msgspec.msgpack.Decoder(PriceSnapshot).decode
 _decode_checkpoint: Final = msgspec.msgpack.Decoder(tuple[str, int]).decode
+_decode_settled: Final = msgspec.msgpack.Decoder(tuple[str, tuple[str | int | None, ...]]).decode
 decode_row: Final = msgspec.msgpack.Decoder(list[str | int | bool | None]).decode
 """A row of the ledger, as the journal has it."""
 
@@ -55,8 +56,8 @@ class Recovery:
             yield row_of(intent, self._estimate(intent))
 
     def _take(self, kind: int, payload: bytes) -> Row | None:
-        if kind == ENTRY:
-            row = decode_row(payload)
+        if kind in {ENTRY, SETTLED}:
+            row = decode_row(payload) if kind == ENTRY else self._settled(payload)
             if len(row) != len(ENTRY_COLUMNS):
                 raise ValueError("another version of Mixgate has written it")
             self._open.pop(str(row[0]), None)
@@ -72,6 +73,14 @@ class Recovery:
             attempt_id, output_tokens = _decode_checkpoint(payload)
             self._output_tokens[attempt_id] = output_tokens
         return None
+
+    def _settled(self, payload: bytes) -> Row:
+        """The row of an Attempt whose intent was read before."""
+        attempt_id, tail = _decode_settled(payload)
+        intent = self._open.get(attempt_id)
+        if intent is None:
+            raise ValueError(f"{attempt_id} is settled in it, and not begun")
+        return completed(head_of(intent), intent.tags, tail)
 
     def _estimate(self, intent: Intent) -> Settlement:
         output_tokens = self._output_tokens.get(intent.attempt_id, 0)

@@ -169,7 +169,7 @@ def test_rows_beyond_what_fits_into_memory_wait_in_the_journal_alone(make_ledger
 
 
 def test_files_whose_attempts_are_all_in_the_store_are_removed_on_the_way(ledger):
-    for number in range(5000):
+    for number in range(8000):
         ledger.whole(f"gen-{number}/1")
         if number % 250 == 249:
             assert ledger.store.flush(WAIT_S)

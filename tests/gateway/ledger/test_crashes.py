@@ -11,16 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.ledger.books import Books
-from gateway.ledger.journal import Journal
+from gateway.ledger.entry import Intent, Settlement, row_of
+from gateway.ledger.journal import ENTRY, INTENT, PRICE, Journal
 from gateway.ledger.segment import MAGIC, Files
 from gateway.state import store as store_module
 from gateway.state.connection import FILE_NAME
-from tests.gateway.ledger.ledger_kit import Ledger, rows_of, total_of
+from tests.gateway.ledger.ledger_kit import PRICE_ID, TARIFF, Ledger, rows_of, total_of
 
 FULL = bool(os.environ.get("MIXGATE_TEST_FULL"))
 KILLS = 200 if FULL else 20
@@ -183,6 +185,26 @@ def tear(home: Path, cut: float, flipped: int) -> None:
     exact = {name for name, one in rows.items() if one.usage_source == "provider"}
     assert exact == {f"gen-{number}/1" for number in range(whole)}
     assert len(rows) <= whole + 1  # the one that is torn may have begun before
+
+
+def test_a_journal_of_the_version_before_is_read_that_has_every_row_whole(tmp_path, make_ledger):
+    journal, encode = Journal(tmp_path / "journal"), msgspec.msgpack.encode
+    journal.open()
+    for number in range(3):
+        intent = Intent(f"gen-{number}/1", 1, "k", "r", "m", "p/m", "p", "chat", True, PRICE_ID, 9, tags=("a",))
+        journal.append(PRICE, encode(TARIFF.snapshot))
+        journal.append(INTENT, encode(intent))
+        if number:
+            journal.append(ENTRY, encode(row_of(intent, Settlement(2, "ok", None, 9, number, cost_in_nusd=7))))
+    forget_journal(journal)
+    ledger = make_ledger(home=tmp_path)
+    assert ledger.books.wait_recovered(WAIT_S)
+    found = {name: (one.output_tokens, one.cost_in_nusd, one.tags) for name, one in ledger.rows().items()}
+    assert found == {
+        "gen-0/1": (0, 9 * 200, '["a"]'),
+        "gen-1/1": (1, 7, '["a"]'),
+        "gen-2/1": (2, 7, '["a"]'),
+    }
 
 
 class _NoStore:
