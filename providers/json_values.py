@@ -10,7 +10,9 @@ def members(value: object) -> dict[str, Any]:
 
 def elements(value: object) -> list[Any]:
     """The elements of a JSON array; none where the value is something else."""
-    return cast("list[Any]", value) if isinstance(value, list | tuple) else []
+    if isinstance(value, tuple):
+        return list(cast("tuple[Any, ...]", value))
+    return cast("list[Any]", value) if isinstance(value, list) else []
 
 
 def count_structure(body: bytes) -> int:
