@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Sequence
 import msgspec
 
 from gateway.attempts import Attempt, Outcome
-from gateway.call import Call
+from gateway.call import Call, pop_failure
 from gateway.course import Course
 from gateway.delivered import Delivered, is_plain
 from gateway.errors import InvalidRequestError
@@ -135,16 +135,16 @@ class Answer:
         """What of these may go to the client now; and what it means if the Attempt ended with them."""
         if call.attempt.pieces >= call.attempt.noted_next:
             self._course.note(call.attempt)
-        failed = _pop_failure(events)
+        failed = pop_failure(events)
         if self._rescue is not None:
             self._note_content(events, call)
             events = self._rescue.join(events)
-            failed = _pop_failure(events) or failed
+            failed = pop_failure(events) or failed
             if self._rescue.flowing and self.rescued is None:
                 self._note_rescue(self._rescue)
         elif not self.committed:
             events = self._hold(events, call, failed)
-            failed = _pop_failure(events) or failed
+            failed = pop_failure(events) or failed
         if self._delivered is not None and events:
             self._delivered.add(events)
         if failed is not None:
@@ -389,12 +389,3 @@ class Answer:
         attempt = self._attempt
         assert attempt is not None  # noqa: S101 (it runs)
         self._course.settle(attempt, outcome, error, committed=self.committed, streamed=self.stream, blame=blame)
-
-
-def _pop_failure(events: list[Event]) -> AnswerFailed | None:
-    """Take the failure off that events end with, if they do."""
-    if events and type(events[-1]) is AnswerFailed:
-        failed = events.pop()
-        assert isinstance(failed, AnswerFailed)  # noqa: S101 (seen above)
-        return failed
-    return None

@@ -45,6 +45,16 @@ UPSTREAM_ID_MAX_CHARS: Final = 256
 BODY_STRUCTURE_MAX: Final = 1_000_000
 """Commas, braces and brackets in a whole body. Three bytes of JSON can take a hundred bytes of memory."""
 
+# Kinds of events as constants: what is imported is looked up by name each time, which shows in compiled modules.
+_TEXT: Final = TextDelta
+_REASONING: Final = ReasoningDelta
+_REFUSAL: Final = RefusalDelta
+_USAGE: Final = UsageReported
+_TOOL_CALL: Final = ToolCallDelta
+_STARTED: Final = AnswerStarted
+_FINISHED: Final = ChoiceFinished
+_FAILED: Final = AnswerFailed
+
 
 class Call:
     """One Attempt on its way. `open` it, then `read` until it is `complete` or has failed."""
@@ -257,7 +267,7 @@ class Call:
             return False
         if any(one.param == "n" and one.action == "dropped" for one in self.attempt.adapted):
             return False
-        return self._unfinished > sum(type(event) is ChoiceFinished for event in closing)
+        return self._unfinished > sum(type(event) is _FINISHED for event in closing)
 
     def _note_progress(self, events: list[Event]) -> None:
         """The provider goes on; once every choice is finished, only the end may still come, and soon."""
@@ -265,11 +275,11 @@ class Call:
             self._watch.progress()
         self._note_counts(events)
         for event in events:
-            if type(event) is ChoiceFinished:
+            if type(event) is _FINISHED:
                 self._unfinished -= 1
                 if self._unfinished == 0:
                     self._watch.arm(self._after_finish_s, StalledError)
-            elif type(event) is UsageReported and self._unfinished <= 0:
+            elif type(event) is _USAGE and self._unfinished <= 0:
                 # Only the end mark is missing, which says nothing.
                 self.attempt.counted = True
                 self._watch.arm(min(self._after_finish_s, AFTER_USAGE_TIMEOUT_S), StalledError)
@@ -278,16 +288,16 @@ class Call:
         """What the provider counted, and how much it sent: that is billed, whatever becomes of it here."""
         attempt = self.attempt
         for event in events:
-            if type(event) is TextDelta or type(event) is ReasoningDelta or type(event) is RefusalDelta:
+            if type(event) is _TEXT or type(event) is _REASONING or type(event) is _REFUSAL:
                 if text := event.text:
                     attempt.pieces += 1
                     attempt.chars += len(text)
-            elif type(event) is UsageReported:
+            elif type(event) is _USAGE:
                 attempt.usage = event.usage
-            elif type(event) is ToolCallDelta:
+            elif type(event) is _TOOL_CALL:
                 attempt.pieces += 1
                 attempt.chars += len(event.arguments)
-            elif type(event) is AnswerStarted and event.upstream_id is not None:
+            elif type(event) is _STARTED and event.upstream_id is not None:
                 attempt.upstream_id = event.upstream_id[:UPSTREAM_ID_MAX_CHARS]
 
     def _look_elsewhere(self, events: list[Event]) -> list[Event]:
@@ -343,7 +353,16 @@ class Call:
 
 
 def _has_failed(events: list[Event]) -> bool:
-    return bool(events) and type(events[-1]) is AnswerFailed
+    return bool(events) and type(events[-1]) is _FAILED
+
+
+def pop_failure(events: list[Event]) -> AnswerFailed | None:
+    """Take the failure off that events end with, if they do."""
+    if events and type(events[-1]) is _FAILED:
+        failed = events.pop()
+        assert isinstance(failed, AnswerFailed)  # noqa: S101 (seen above)
+        return failed
+    return None
 
 
 class _Allowance:

@@ -7,6 +7,7 @@ from providers.messages import AnswerStarted, ChatRequest, Event, TextDelta, Usa
 
 DELIVERED_MAX_CHARS: Final = 32_000
 """About 8,000 tokens: longer answers are not worth sending all over again."""
+_TEXT: Final = TextDelta  # looked up by name less often
 
 
 def is_plain(request: ChatRequest) -> bool:
@@ -44,7 +45,7 @@ class Delivered:
     def add(self, events: Sequence[Event]) -> None:
         """These go to the client."""
         for event in events:
-            if type(event) is TextDelta:
+            if type(event) is _TEXT:
                 self._chars += len(event.text)
                 if self._chars > DELIVERED_MAX_CHARS:
                     self._parts.clear()  # nobody will go on from here any more

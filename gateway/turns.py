@@ -45,7 +45,7 @@ class Turns:
         "_patience_s",
         "_plan",
         "_position",
-        "_tries",
+        "_tried",
         "errors",
         "last",
     )
@@ -73,7 +73,7 @@ class Turns:
         self._max = attempts_max
         self._position = 0
         self._attempts = 0
-        self._tries: dict[str, int] = {}
+        self._tried: list[str] = []
         self._again = False
         self._patience_s = ALONE_WAIT_MAX_S
         self.last: Turn | None = None
@@ -154,9 +154,9 @@ class Turns:
         endpoint = turn.candidate.endpoint
         if (
             turn.permit is not Permit.NORMAL
-            or self._tries[endpoint.id] >= ATTEMPTS_PER_ENDPOINT_MAX
+            or self._tried.count(endpoint.id) >= ATTEMPTS_PER_ENDPOINT_MAX
             or self._attempts >= self._max
-            or (self._attempts > len(self._tries) and self._attempts + 1 + self._untried > self._max)
+            or (self._attempts > len(set(self._tried)) and self._attempts + 1 + self._untried > self._max)
         ):
             return 0.0  # and after its first repeat a request repeats no more where somebody's turn would not come
         pause_s = pause_before_again(error, explicit=self._plan.explicit, alone=not self.others, draw=self._draw)
@@ -169,7 +169,7 @@ class Turns:
     def _step(self, candidate: Candidate, now_s: float) -> Turn | float | None:
         """A Turn for this Candidate, a wait for it, or None: not this one."""
         endpoint = candidate.endpoint
-        if self._attempts >= self._max and (endpoint.id in self._tries or not endpoint.local):
+        if self._attempts >= self._max and (endpoint.id in self._tried or not endpoint.local):
             return None
         last = self.last
         if last is not None and self.errors and not may_do_better(self.errors[-1], last.candidate.endpoint, endpoint):
@@ -196,7 +196,7 @@ class Turns:
         if permit is Permit.REFUSED:
             return None
         self._attempts += 1
-        self._tries[name] = self._tries.get(name, 0) + 1
+        self._tried.append(name)
         self.last = Turn(candidate, permit, why)
         return self.last
 

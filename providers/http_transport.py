@@ -47,17 +47,21 @@ class _Target(Struct):
     pool: Pool
     heads: dict[int, tuple[Mapping[str, str], bytes]] = {}
     """By the identity of the headers, which are kept so that it stays theirs. Models of one provider share its URL."""
+    last: tuple[Mapping[str, str], bytes] | None = None
+    """What was asked for last."""
 
     def head(self, headers: Mapping[str, str]) -> bytes:
         """All of a request's head but its length. Whoever sends the same headers object again gets the same bytes."""
+        last = self.last
+        if last is not None and last[0] is headers:
+            return last[1]
         known = self.heads.get(id(headers))
-        if known is not None:
-            return known[1]
-        if len(self.heads) >= HEADS_MAX:
-            self.heads.clear()
-        head = _head(self, headers)
-        self.heads[id(headers)] = (headers, head)
-        return head
+        if known is None:
+            if len(self.heads) >= HEADS_MAX:
+                self.heads.clear()
+            known = self.heads[id(headers)] = (headers, _head(self, headers))
+        self.last = known
+        return known[1]
 
 
 class HttpTransport:

@@ -11,8 +11,9 @@ def members(value: object) -> dict[str, Any]:
 def elements(value: object) -> list[Any]:
     """The elements of a JSON array; none where the value is something else."""
     if isinstance(value, tuple):
-        return list(cast("tuple[Any, ...]", value))
-    return cast("list[Any]", value) if isinstance(value, list) else []
+        return [*value]
+    # mypy knows already what pyright has to be told.
+    return cast("list[Any]", value) if isinstance(value, list) else []  # type: ignore[redundant-cast]
 
 
 def count_structure(body: bytes) -> int:

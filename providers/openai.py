@@ -4,7 +4,7 @@ https://platform.openai.com/docs/api-reference/chat; `reference/providers.md` se
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -16,7 +16,7 @@ from providers.openai_decoder import BodyDecoder, StreamDecoder
 from providers.openai_errors import classify
 from providers.tokens import output_limit
 
-_encoder = msgspec.json.Encoder()
+_encoder: Final = msgspec.json.Encoder()
 
 
 class OpenAi:
@@ -64,7 +64,7 @@ class OpenAi:
         return {"authorization": f"Bearer {api_key}"}
 
 
-_HEADERS = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+_HEADERS: Final = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
 
 
 def _without_routing(request: ChatRequest, *, keep: bool) -> ChatRequest:

@@ -3,8 +3,8 @@
 Liberal in what it reads: servers differ in every corner that the published schema leaves open.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -29,11 +29,11 @@ from providers.openai_shapes import Choice, Completion, Function, Json, Logprobs
 from providers.openai_usage import read_usage
 from providers.sse import EventTooLongError, SseParser
 
-SKIPPED_CHUNKS_MAX = 1
-CHOICE_INDEX_MAX = 127
+SKIPPED_CHUNKS_MAX: Final = 1
+CHOICE_INDEX_MAX: Final = 127
 """An index outside 0 and this is no number of a choice: every index that is seen is remembered."""
 
-FINISH_REASONS: Mapping[str, FinishReason] = {
+FINISH_REASONS: Final[dict[str, FinishReason]] = {
     "stop": "stop",
     "eos": "stop",
     "eos_token": "stop",
@@ -47,15 +47,15 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
     "content_filter": "content_filter",
     "function_call": "function_call",
 }
-BROKEN_REASONS = frozenset({"error", "abort", "cancelled"})
+BROKEN_REASONS: Final = frozenset({"error", "abort", "cancelled"})
 """Not an end but a failure that calls itself one (OpenRouter and Mistral say `error`, vLLM says `abort`)."""
 
 InBand: TypeAlias = Callable[[Any], ProviderError]
 """The error that an `error` object inside a 200 or a stream stands for."""
 
 
-_completion = msgspec.json.Decoder(Completion, strict=False)
-_encoder = msgspec.json.Encoder()
+_completion: Final = msgspec.json.Decoder(Completion, strict=False)
+_encoder: Final = msgspec.json.Encoder()
 
 
 class BodyDecoder:

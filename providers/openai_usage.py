@@ -26,7 +26,7 @@ def read_usage(usage: UsageFigures) -> Usage:
         input_tokens=count(usage.prompt_tokens),
         output_tokens=count(usage.completion_tokens),
         cached_input_tokens=count(prompt.get("cached_tokens", usage.num_cached_tokens)),
-        cache_write_tokens=count(prompt.get("cache_write_tokens")),
+        cache_write_tokens=count(prompt.get("cache_write_tokens")) if prompt else None,
         reasoning_tokens=None if details is None else count(members(details).get("reasoning_tokens")),
         cost_in_nusd=None if usage.cost is None else _nano_usd(usage.cost),
     )

@@ -8,14 +8,14 @@ from typing import Final
 
 from providers.json_values import count_structure
 
-EVENT_MAX_BYTES = 2 * 1024 * 1024
-EVENT_STRUCTURE_MAX = 200_000
+EVENT_MAX_BYTES: Final = 2 * 1024 * 1024
+EVENT_STRUCTURE_MAX: Final = 200_000
 """Commas, braces and brackets in one event: what three bytes each can make us keep is a hundred bytes."""
 _END: Final = b"\n\n"
 _LINE_END: Final = b"\n"
 _RETURN: Final = b"\r"
 # Looked for with `find`: what `in` does with bytes makes an exception and drops it, each time.
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 class EventTooLongError(ValueError):

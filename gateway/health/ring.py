@@ -1,6 +1,7 @@
 """Good and bad answers of the last seconds, exactly: a ring of buckets that expire by themselves. Pure."""
 
 from collections.abc import Sequence
+from math import inf
 from typing import Final
 
 ENDLESS: Final = 1 << 62
@@ -13,12 +14,13 @@ class Ring:
     goes back adds to the newest bucket.
     """
 
-    __slots__ = ("_bad", "_buckets", "_epoch", "_ok", "_width_s", "bad", "ok")
+    __slots__ = ("_bad", "_buckets", "_ends_s", "_epoch", "_ok", "_width_s", "bad", "ok")
 
     def __init__(self, buckets: int, width_s: float) -> None:
         self._buckets = buckets
         self._width_s = width_s
         self._epoch = -ENDLESS
+        self._ends_s = -inf  # when the newest bucket does
         self._ok = [0] * buckets
         self._bad = [0] * buckets
         self.ok = 0
@@ -41,10 +43,11 @@ class Ring:
                 self.bad -= self._bad[place]
                 self._ok[place] = self._bad[place] = 0
         self._epoch = epoch
+        self._ends_s = (epoch + 1) * self._width_s
 
     def add_ok(self, now_s: float) -> None:
         """Count a good one."""
-        if now_s // self._width_s != self._epoch:
+        if now_s >= self._ends_s:
             self.advance(now_s)
         self._ok[self._epoch % self._buckets] += 1
         self.ok += 1

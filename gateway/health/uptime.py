@@ -4,6 +4,7 @@ An answer counts as good or bad; whoever asked badly, was refused by a rate limi
 """
 
 from collections import deque
+from math import inf
 from typing import Final
 
 from msgspec import Struct
@@ -62,11 +63,14 @@ class _Counts:
 class Uptime:
     """The minutes of one Endpoint, by the monotonic clock: the wall clock may jump as it likes."""
 
-    __slots__ = ("_counts", "_fresh", "_minutes")
+    __slots__ = ("_counts", "_fresh", "_minutes", "_newest", "_newest_ends_s")
 
     def __init__(self) -> None:
         self._minutes: deque[list[int]] = deque(maxlen=MINUTES_MAX)
         """Minute, good, bad; minutes without any are missing."""
+        self._newest: list[int] = []
+        """The last of them, and when it ends."""
+        self._newest_ends_s = -inf
         self._counts = _Counts()
         self._fresh = False
 
@@ -79,11 +83,9 @@ class Uptime:
         counts.tok_out += tok_out
         if ttft_bucket >= 0:
             counts.ttft[ttft_bucket] += 1
-        minute = now_s // 60
-        if self._minutes and self._minutes[-1][0] >= minute:
-            self._minutes[-1][1] += 1
-        else:
-            self._minutes.append([int(minute), 1, 0])
+        if now_s >= self._newest_ends_s:
+            self._minute(int(now_s // 60))
+        self._newest[1] += 1
 
     def fail(self, kind: FailureKind, now_s: float, ttft_bucket: int, tok_in: int, tok_out: int) -> None:
         """Any other end of an Attempt. Tokens count where output came, for they are billed then."""
@@ -145,8 +147,8 @@ class Uptime:
         slot[2] += row.failed
 
     def _minute(self, minute: int) -> list[int]:
-        if self._minutes and self._minutes[-1][0] >= minute:
-            return self._minutes[-1]
-        slot = [minute, 0, 0]
-        self._minutes.append(slot)
-        return slot
+        if not self._newest or self._newest[0] < minute:
+            self._newest = [minute, 0, 0]
+            self._newest_ends_s = (minute + 1) * 60.0
+            self._minutes.append(self._newest)
+        return self._newest
