@@ -13,7 +13,7 @@ def elements(value: object) -> list[Any]:
     if isinstance(value, tuple):
         return [*value]
     # mypy knows already what pyright has to be told.
-    return cast("list[Any]", value) if isinstance(value, list) else []  # type: ignore[redundant-cast]
+    return cast("list[object]", value) if isinstance(value, list) else []  # type: ignore[redundant-cast]
 
 
 def count_structure(body: bytes) -> int:
