@@ -1,10 +1,14 @@
-"""The record that every request leaves, as it is stored: ids and numbers, never a word of a prompt, never a key."""
+"""The record that every request leaves: ids and numbers, never a word of a prompt, never a key.
+
+It is stored as an array of its values, which `gateway.explain.trace` makes: names are for whoever looks at it.
+"""
 
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import fields
 
 from gateway.attempts import Outcome, Why
 from gateway.explain.errors import UnreadableRecordError
@@ -140,24 +144,70 @@ class Record(Struct, frozen=True, gc=False, omit_defaults=True):
     """Whose answer was given again."""
 
 
+_AnyStruct = TypeVar("_AnyStruct", bound=Struct)
+ESCAPES: Final = ((b"\xc1", b"\xc1\x00"), (b"\n", b"\xc1\x01"))
+"""What is stored has no line breaks. 0xC1 stands for nothing in MessagePack, and in no text: only numbers have it."""
+
+
+def _bare(kind: type[Struct], **types: Any) -> type[Struct]:
+    """The same fields in the same order, without their names: as they are stored."""
+    default: Any = msgspec.field  # of what has none, both are missing
+    return msgspec.defstruct(
+        kind.__name__,
+        [
+            (
+                one.name,
+                types.get(one.name, one.type),
+                default(default=one.default, default_factory=one.default_factory),
+            )
+            for one in fields(kind)
+        ],
+        array_like=True,
+    )
+
+
+_BareOption: Any = _bare(Option)
+_BareTried: Any = _bare(Tried, tokens=_bare(Tokens) | None)
+_BareDecision: Any = _bare(Decision, candidates=tuple[_BareOption, ...], resting=tuple[_BareOption, ...])
+_BareRecord: Any = _bare(Record, decision=_BareDecision, attempts=tuple[_BareTried, ...])
+
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Record)
+_bare_decoder: Final = msgspec.msgpack.Decoder(_BareRecord)
 
 
 def encode(record: Record) -> bytes:
-    """As one line of JSON."""
+    """As one line of JSON, as people and other programs get it."""
     return _encoder.encode(record)
 
 
 def decode(data: bytes) -> Record:
-    """The Record of a line of JSON.
+    """The Record that was stored: its values alone, or JSON, as earlier versions did.
 
     Raises:
         UnreadableRecordError: It is none, or one of a version with other fields.
     """
     try:
-        return _decoder.decode(data)
+        if data.startswith(b"{"):
+            return _decoder.decode(data)
+        for byte, escaped in reversed(ESCAPES):
+            data = data.replace(escaped, byte)
+        return msgspec.convert(_bare_decoder.decode(data), Record, from_attributes=True)
     except msgspec.DecodeError as error:
         raise UnreadableRecordError(
             f"the record cannot be read: {error}; another version may have written it"
         ) from error
+
+
+def record_of_values(values: tuple[Any, ...]) -> Record:
+    """The Record of its values, in the order of the fields, and so on in each of its parts."""
+    return _named(values, _BareRecord, Record)
+
+
+def decision_of_values(values: tuple[Any, ...]) -> Decision:
+    """The Decision of its values, in the order of the fields, and so on in each of its parts."""
+    return _named(values, _BareDecision, Decision)
+
+
+def _named(values: tuple[Any, ...], bare: Any, kind: type[_AnyStruct]) -> _AnyStruct:
+    return msgspec.convert(msgspec.convert(values, bare, from_attributes=True), kind, from_attributes=True)

@@ -1,7 +1,7 @@
 """The static side of decisions, as it is stored: a Table without what no decision looks at, and its digest."""
 
 import hashlib
-from typing import Any, Final
+from typing import Any, Final, final
 
 import msgspec
 from msgspec.structs import replace
@@ -21,23 +21,32 @@ _encoder: Final = msgspec.json.Encoder(order="deterministic", enc_hook=str)
 _decoder: Final = msgspec.json.Decoder(Table)
 
 
+@final
+class Known:
+    """A Table in use, and what is stored of it."""
+
+    def __init__(self, table: Table, static: Static) -> None:
+        self.table = table
+        self.static = static
+        self.ids: tuple[str, ...] = tuple(row.id for row in table.merged.rows)
+        self.excluded = len(table.excluded)
+
+
 class Statics:
     """Digests of the Tables in use. For one thread: the one that writes records."""
 
     def __init__(self) -> None:
         # By identity, and the Table is held so that its id stays its own.
-        self._known: dict[int, tuple[Table, Static]] = {}
+        self._known: dict[int, Known] = {}
 
-    def of(self, table: Table) -> Static:
+    def of(self, table: Table) -> Known:
         """What is stored of a Table."""
         known = self._known.get(id(table))
-        if known is not None:
-            return known[1]
-        if len(self._known) >= TABLES_MAX:
-            self._known.clear()
-        static = make_static(table)
-        self._known[id(table)] = (table, static)
-        return static
+        if known is None:
+            if len(self._known) >= TABLES_MAX:
+                self._known.clear()
+            known = self._known[id(table)] = Known(table, make_static(table))
+        return known
 
 
 def make_static(table: Table) -> Static:

@@ -3,24 +3,32 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from math import isfinite
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, final
 
 import msgspec
 from msgspec import Struct
 
 from gateway.attempts import Attempt
-from gateway.explain.record import Cached, Decision, Ending, Option, Record, Rescued, Tokens, Tried, encode
-from gateway.explain.static import Statics
+from gateway.explain.record import (
+    ESCAPES,
+    Cached,
+    Decision,
+    Ending,
+    Record,
+    Rescued,
+    decision_of_values,
+    encode,
+    record_of_values,
+)
+from gateway.explain.static import Known, Statics
 from gateway.observation import UNOBSERVED, Observation
 from gateway.routing.ask import Ask
 from gateway.routing.candidate import Candidate, Plan
 from gateway.routing.table import Table
-from gateway.state.blocks import Packed
+from gateway.state.blocks import Packed, Static
 from providers.messages import Usage
 
-SEEN_MAX: Final = 4096
-"""Endpoints whose last Observation is kept spelled out."""
-_encoder: Final = msgspec.json.Encoder()
+_encode: Final = msgspec.msgpack.Encoder().encode
 
 
 class Trace(Struct, frozen=True, kw_only=True, gc=False):
@@ -63,48 +71,46 @@ class Sink(Protocol):
         ...
 
 
+@final
 class Packer:
     """Makes of Traces what is stored. For one thread."""
 
     def __init__(self) -> None:
         self._statics = Statics()
-        self._seen: dict[str, tuple[Observation, msgspec.Raw]] = {}
 
     def __call__(self, trace: Trace) -> Packed:
         """The stored form."""
-        static = self._statics.of(trace.table)
-        # What is spliced in is JSON of Observations, so the Record is none in name only.
-        seen: Any = self._spell(trace)
-        return Packed(trace.id, encode(_record(trace, static.digest, seen)), static)
-
-    def _spell(self, trace: Trace) -> dict[str, msgspec.Raw]:
-        """The Observations as JSON: those that did not change since the last Trace are not spelled out again."""
-        known, find = self._seen, trace.observations.get
-        spelled: dict[str, msgspec.Raw] = {}
-        if len(known) > SEEN_MAX:
-            known.clear()
-        for row in trace.table.merged.rows:
-            seen = find(row.id, UNOBSERVED)
-            if seen is UNOBSERVED:
-                continue
-            before = known.get(row.id)
-            if before is None or before[0] is not seen:
-                before = known[row.id] = (seen, msgspec.Raw(_encoder.encode(seen)))
-            spelled[row.id] = before[1]
-        return spelled
+        known = self._statics.of(trace.table)
+        values = _values(trace, known)
+        try:
+            data = _encode(values)
+        except OverflowError:
+            # A number beyond 64 bits, whoever it came from: JSON has room for it.
+            data = encode(record_of_values(values))
+        for byte, escaped in ESCAPES:
+            data = data.replace(byte, escaped)
+        return Packed(trace.id, data, known.static)
 
 
 def record_of(trace: Trace, table_digest: str) -> Record:
     """The Record of a Trace."""
-    find = trace.observations.get
-    seen = {row.id: find(row.id, UNOBSERVED) for row in trace.table.merged.rows}
-    return _record(trace, table_digest, {name: one for name, one in seen.items() if one is not UNOBSERVED})
+    return record_of_values(_values(trace, Known(trace.table, Static(table_digest, b""))))
 
 
-def _record(trace: Trace, table_digest: str, observations: dict[str, Observation]) -> Record:
-    now_s = trace.now_s
-    # By position: by name it takes three times as long, and this is done for every request.
-    return Record(
+def decision_of(plan: Plan, table: Table) -> Decision:
+    """A Plan in ids and numbers, without the exclusions that the Table has anyway."""
+    return decision_of_values(_decision(plan, len(table.excluded)))
+
+
+def _values(trace: Trace, known: Known) -> tuple[Any, ...]:
+    """Those of its Record, in the order of the fields."""
+    now_s, observations = trace.now_s, trace.observations
+    seen: dict[str, Observation] = {}
+    for name in known.ids:
+        observation = observations.get(name, UNOBSERVED)
+        if observation is not UNOBSERVED:
+            seen[name] = observation
+    return (
         trace.id,
         int(trace.unix_s * 1000) / 1000,
         trace.requested,
@@ -113,11 +119,11 @@ def _record(trace: Trace, table_digest: str, observations: dict[str, Observation
         trace.ask,
         trace.draw,
         now_s,
-        table_digest,
+        known.static.digest,
         trace.catalogue,
-        decision_of(trace.plan, trace.table),
-        tuple([_tried(attempt, now_s) for attempt in trace.attempts]),
-        observations,
+        _decision(trace.plan, known.excluded),
+        [_tried(attempt, now_s) for attempt in trace.attempts],
+        seen,
         _ms(trace.ended_s - now_s),
         trace.code,
         trace.caller,
@@ -128,14 +134,14 @@ def _record(trace: Trace, table_digest: str, observations: dict[str, Observation
     )
 
 
-def decision_of(plan: Plan, table: Table) -> Decision:
-    """A Plan in ids and numbers, without the exclusions that the Table has anyway."""
-    return Decision(
+def _decision(plan: Plan, excluded: int) -> tuple[Any, ...]:
+    """The values of a Decision, without the first exclusions, which the Table has."""
+    return (
         plan.route,
         plan.policy,
         _options(plan.candidates),
         _options(plan.resting),
-        plan.excluded[len(table.excluded) :],
+        plan.excluded[excluded:],
         plan.explicit,
         plan.emulate,
         plan.rescue,
@@ -144,18 +150,22 @@ def decision_of(plan: Plan, table: Table) -> Decision:
     )
 
 
-def _options(candidates: Sequence[Candidate]) -> tuple[Option, ...]:
-    return tuple(
-        [
-            Option(one.endpoint.id, one.stage, one.expected_cost_in_pusd, _finite(one.score), one.panic)
-            for one in candidates
-        ]
-    )
+def _options(candidates: Sequence[Candidate]) -> list[tuple[Any, ...]]:
+    return [
+        (
+            one.endpoint.id,
+            one.stage,
+            one.expected_cost_in_pusd,
+            one.score if isfinite(one.score) else None,
+            one.panic,
+        )
+        for one in candidates
+    ]
 
 
-def _tried(attempt: Attempt, origin_s: float) -> Tried:
+def _tried(attempt: Attempt, origin_s: float) -> tuple[Any, ...]:
     usage, ttft_s = attempt.usage, attempt.ttft_s
-    return Tried(
+    return (
         attempt.number,
         attempt.endpoint.id,
         attempt.outcome,
@@ -169,12 +179,12 @@ def _tried(attempt: Attempt, origin_s: float) -> Tried:
         None if usage is None else usage.cost_in_nusd,
         attempt.followed,
         attempt.emulated,
-        tuple([f"{one.param} {one.action}" for one in attempt.adapted]) if attempt.adapted else (),
+        [f"{one.param} {one.action}" for one in attempt.adapted],
     )
 
 
-def _tokens(usage: Usage, *, estimated: bool) -> Tokens:
-    return Tokens(
+def _tokens(usage: Usage, *, estimated: bool) -> tuple[Any, ...]:
+    return (
         usage.input_tokens,
         usage.output_tokens,
         usage.cached_input_tokens,
@@ -182,10 +192,6 @@ def _tokens(usage: Usage, *, estimated: bool) -> Tokens:
         usage.reasoning_tokens,
         estimated,
     )
-
-
-def _finite(score: float) -> float | None:
-    return score if isfinite(score) else None
 
 
 def _ms(seconds: float) -> int:

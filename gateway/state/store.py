@@ -77,7 +77,7 @@ class Store:
         self._wake = threading.Event()
         self._hurry = threading.Event()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="mixgate-store", daemon=True)
+        self._runner = threading.Thread(target=self._run, name="mixgate-store", daemon=True)
 
     @classmethod
     def open(cls, path: Path, pack: Callable[[Any], Packed], **settings: Any) -> "Store":
@@ -89,7 +89,7 @@ class Store:
             settings: As the class takes them.
         """
         store = cls(path, pack, **settings)
-        store._thread.start()
+        store._runner.start()
         return store
 
     def put(self, record: Any) -> bool:
@@ -150,8 +150,8 @@ class Store:
         self._stopping = True
         self._wake.set()
         self._hurry.set()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive() and self.failure is None
+        self._runner.join(timeout_s)
+        return not self._runner.is_alive() and self.failure is None
 
     def _run(self) -> None:
         while not self._stopping:

@@ -52,7 +52,7 @@ class RemoteStore(Store):
 
     def begin(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self._runner.start()
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything handed over so far is in the owner's file, or the end comes. Blocks."""

@@ -63,7 +63,7 @@ class Place:
         self.store._outbox = None
         self.store._wake.set()
         self.store._hurry.set()
-        self.store._thread.join()
+        self.store._runner.join()
         journal = self.books._journal
         journal._stopping = True
         journal._wake.set()
