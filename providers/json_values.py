@@ -12,8 +12,7 @@ def elements(value: object) -> list[Any]:
     """The elements of a JSON array; none where the value is something else."""
     if isinstance(value, tuple):
         return [*value]
-    # mypy knows already what pyright has to be told.
-    return cast("list[object]", value) if isinstance(value, list) else []  # type: ignore[redundant-cast]
+    return cast("list[object]", value) if isinstance(value, list) else []
 
 
 def count_structure(body: bytes) -> int:
