@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from gateway.errors import PromptTooLongError
-from gateway.routing.candidate import Exclusion, Plan
+from gateway.routing.candidate import Plan
 from gateway.routing.compression import Compressed, compress
+from gateway.routing.exclusion import Exclusion
 from gateway.routing.table import Table
 from providers.messages import ChatRequest
 from providers.mixtral_tokenizer import MixtralTokenizer, Template, load_tokenizer, template_of

@@ -14,7 +14,7 @@ from gateway.attempts import Outcome, Why
 from gateway.explain.errors import UnreadableRecordError
 from gateway.observation import Observation
 from gateway.routing.ask import Ask
-from gateway.routing.candidate import Exclusion
+from gateway.routing.exclusion import Exclusion
 
 Ending = Literal["ok", "failed", "cancelled"]
 

@@ -8,7 +8,8 @@ from msgspec import Struct
 from gateway.explain.record import Option, Record
 from gateway.observation import UNOBSERVED, Observation, Standing
 from gateway.routing.ask import Ask
-from gateway.routing.candidate import Candidate, Exclusion, Plan
+from gateway.routing.candidate import Candidate, Plan
+from gateway.routing.exclusion import Exclusion
 from gateway.routing.table import Table
 from providers.base import Endpoint
 

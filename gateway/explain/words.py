@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from gateway.explain.record import Record, Tried
 from gateway.explain.view import Explanation, Shown, explanation_of_record, usd_from_pico
-from gateway.routing.candidate import Exclusion
+from gateway.routing.exclusion import Exclusion
 from gateway.routing.table import Table
 
 GAP: Final = "  "

@@ -3,19 +3,8 @@
 from msgspec import Struct
 
 from gateway.observation import Observation
+from gateway.routing.exclusion import Exclusion
 from providers.base import Endpoint
-
-
-class Exclusion(Struct, frozen=True, gc=False):
-    """An Endpoint that was not considered, and why. `code` is stable, `reason` is for people."""
-
-    endpoint: str
-    code: str
-    reason: str
-    wanted: int | None = None
-    """The figure that was needed, in the unit of its code: tokens, pico-USD, nano-USD."""
-    limit: int | None = None
-    """The figure that the Endpoint has."""
 
 
 class Candidate(Struct, frozen=True, gc=False):

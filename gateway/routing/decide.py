@@ -9,9 +9,10 @@ from msgspec import Struct
 from gateway.config.schema import ORDERED
 from gateway.observation import UNOBSERVED, Observation
 from gateway.routing.ask import Ask
-from gateway.routing.candidate import Candidate, Exclusion, Plan
+from gateway.routing.candidate import Candidate, Plan
 from gateway.routing.costs import cost_at, price_now
 from gateway.routing.eligible import Demand, demand_of, judge, judge_wishes, place_in
+from gateway.routing.exclusion import Exclusion
 from gateway.routing.policies import POLICIES, Draws, Entrants
 from gateway.routing.table import Row, Stage, Table
 from gateway.routing.usual import usual_of

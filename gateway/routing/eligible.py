@@ -8,8 +8,8 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from gateway.routing.ask import NO_PREFERENCES, Ask, Cutoffs, Preferences, PriceLimit
-from gateway.routing.candidate import Exclusion
 from gateway.routing.costs import cost_at, price_now
+from gateway.routing.exclusion import Exclusion
 from gateway.routing.table import ABILITIES, ASSURANCES, UNBOUNDED, Row, Table
 from providers.base import Price
 from providers.pricing import PICO_PER_NANO

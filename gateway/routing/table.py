@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from gateway.config.catalogue import Catalogue, Route, ScoreWeights
 from gateway.config.schema import ORDERED
-from gateway.routing.candidate import Exclusion
+from gateway.routing.exclusion import Exclusion
 from gateway.routing.tariff import Tariff, tariff_of
 from providers.base import Capabilities, Endpoint
 

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from gateway.attempts import Attempt
 from gateway.config.catalogue import NAME_SUFFIXES, Catalogue
-from gateway.routing.candidate import Candidate, Exclusion, Plan
+from gateway.routing.candidate import Candidate, Plan
 from gateway.routing.compression import Compressed
+from gateway.routing.exclusion import Exclusion
 from gateway.routing.plugins import MIDDLE_OUT
 from gateway.routing.resolve import SHOWN_CHARS_MAX
 from providers.messages import ChatRequest

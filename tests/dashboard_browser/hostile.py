@@ -6,7 +6,7 @@ from gateway.explain.record import Decision, Option, Record, Rescued, Tried, enc
 from gateway.ledger.costs import tariff_of
 from gateway.ledger.entry import Intent, Settlement, row_of
 from gateway.routing.ask import Ask
-from gateway.routing.candidate import Exclusion
+from gateway.routing.exclusion import Exclusion
 from gateway.state.blocks import Packed
 from gateway.state.entries import Batch
 from gateway.state.writer import EndpointEvent

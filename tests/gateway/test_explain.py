@@ -27,7 +27,7 @@ from gateway.explain.view import explanation_of, usd_from_pico
 from gateway.explain.words import outcome_of, table_text
 from gateway.observation import UNOBSERVED, Observation, Quantiles, Standing
 from gateway.routing.ask import Ask, Cutoffs, Preferences, PriceLimit
-from gateway.routing.candidate import Plan
+from gateway.routing.candidate import Candidate, Plan
 from gateway.routing.decide import decide
 from gateway.routing.table import Table, prepare
 from gateway.state.connection import FILE_NAME
@@ -362,8 +362,8 @@ def test_what_is_seen_of_an_endpoint_is_spelled_anew_when_it_changes(catalogue: 
 def test_a_score_that_is_no_number_is_stored_as_none(catalogue: Catalogue):
     trace = trace_of(table_of(catalogue, "cheap"), Ask(), {})
     plan = trace.plan
-    first = msgspec.structs.replace(plan.candidates[0], score=float("inf"))
-    decision = decision_of(msgspec.structs.replace(plan, candidates=(first,)), trace.table)
+    first = Candidate(plan.candidates[0].endpoint, UNOBSERVED, score=float("inf"))
+    decision = decision_of(Plan(plan.route, plan.policy, (first,)), trace.table)
     assert decision.candidates[0].score is None
 
 

@@ -2,7 +2,8 @@ import pytest
 
 from gateway.overflow import ESTIMATE_HIGH_TIMES, TOO_LONG, Counters, doubtful, shorten, too_long
 from gateway.routing.ask import Ask
-from gateway.routing.candidate import Exclusion, Plan
+from gateway.routing.candidate import Plan
+from gateway.routing.exclusion import Exclusion
 from providers.messages import ChatRequest, Message
 from providers.tokens import estimate_request
 from tests.fakes.catalogues import decided, endpoint, table

@@ -293,7 +293,7 @@ def test_a_prefill_that_flows_was_not_refused():
         ({"logprobs": True}, False),
         ({"response_format": ResponseFormat(type="text")}, True),
         ({"response_format": ResponseFormat(type="json_object")}, False),
-        ({"modalities": ("text", "audio")}, False),
+        ({"modalities": ["text", "audio"]}, False),
     ],
 )
 def test_only_an_answer_that_is_text_and_nothing_else_is_gone_on_with(members, plain):

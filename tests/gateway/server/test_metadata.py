@@ -11,8 +11,9 @@ from openrouter.components import OpenRouterMetadata
 from gateway.attempts import Attempt
 from gateway.config.catalogue import Route
 from gateway.observation import UNOBSERVED, Observation
-from gateway.routing.candidate import Candidate, Exclusion, Plan
+from gateway.routing.candidate import Candidate, Plan
 from gateway.routing.compression import Compressed
+from gateway.routing.exclusion import Exclusion
 from gateway.server.metadata import LISTED_MAX, availability, openrouter_metadata, unknown_model
 from providers.base import Endpoint
 from providers.messages import ChatRequest, Message
