@@ -46,6 +46,7 @@ class Backlog:
         self._recovery = recovery
         self._left: Iterator[Row] | None = recovery.rows()
         self._queue: deque[_Taken] = deque()
+        self._append: Final = self._queue.append
         self._spans: deque[_Span] = deque()
         self._prices: deque[PriceSnapshot] = deque()
         self._taken: list[_Taken] = []
@@ -85,7 +86,7 @@ class Backlog:
         if start is not None and segment is not None and self._spools(segment.number, start):
             self._spans[-1].end = (segment.number, segment.end)
         else:
-            self._queue.append(_Taken(row, segment))
+            self._append(_Taken(row, segment))
 
     def _spools(self, number: int, start: int) -> bool:
         """Whether the next entry, which begins there, waits in the journal alone."""

@@ -138,11 +138,10 @@ class Books:
         """
         if self._journal.failed:
             self._write_again()
-        attempt_id: str = head[ID_AT]
-        if attempt_id in self._open:
+        one, attempt_id = _Open(head, tags, tariff), cast("str", head[ID_AT])
+        if self._open.setdefault(attempt_id, one) is not one:
             self.repeated += 1
             return
-        one = _Open(head, tags, tariff)
         try:
             segment = self._note(one)
         except _UNSTORABLE:
@@ -153,7 +152,6 @@ class Books:
         else:
             segment.held += 1
             one.segment = segment
-        self._open[attempt_id] = one
 
     def checkpoint(self, attempt_id: str, output_tokens: int) -> None:
         """An answer has come this far: what would be estimated, were the gateway killed now."""

@@ -12,7 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from gateway.ledger.segment import FOLDER_MODE, MAGIC, RECORD_MAX_BYTES, Files, Segment, records
+from gateway.ledger.segment import (
+    FOLDER_MODE,
+    HEAD_BYTES,
+    MAGIC,
+    MAGIC_OF_OLD,
+    RECORD_MAX_BYTES,
+    Files,
+    Segment,
+    records,
+)
 from gateway.state.connection import StoreLock
 from gateway.state.errors import StoreInUseError
 
@@ -145,14 +154,15 @@ class Journal:
             OSError: It cannot be read.
         """
         data = self._files.read(path)
-        if not data.startswith(MAGIC):
+        old = data.startswith(MAGIC_OF_OLD)
+        if not old and not data.startswith(MAGIC):
             # It was being made when its process ended.
             return
         at = len(MAGIC)
-        for kind, end, payload in records(data, at, len(data)):
+        for kind, end, payload in records(data, at, len(data), old=old):
             at = end
             yield kind, payload
-        if any(data[at : at + 12]):
+        if any(data[at : at + HEAD_BYTES]):
             _log.warning("%s breaks off in the middle of a record, as a crash leaves it", path)
 
     def remove_old(self, path: Path) -> None:

@@ -10,14 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct as Layout
 from typing import Final
-from zlib import crc32
+from zlib import adler32, crc32
 
 HEAD: Final = Layout("<III")
 """Of each record: the length of its payload, the checksum of kind and payload, its kind. All zero: nothing follows."""
 HEAD_BYTES: Final = 12
 _pack_head: Final = HEAD.pack
-_checksum: Final = crc32
-MAGIC: Final = b"mixgate journal 1\n".ljust(64, b"\0")
+_checksum: Final = adler32
+"""It needs no tables, which are not in the processor's cache when the next request ends. What a power cut leaves of a
+record is zeros from somewhere on, which changes the sum of its bytes for certain."""
+MAGIC: Final = b"mixgate journal 2\n".ljust(64, b"\0")
+MAGIC_OF_OLD: Final = b"mixgate journal 1\n".ljust(64, b"\0")
+"""Of files of the version before, whose checksum is a CRC."""
 RECORD_MAX_BYTES: Final = 64 * 1024
 """A payload: much more than an Attempt with the longest texts takes."""
 FILE_MODE: Final = 0o600
@@ -131,7 +135,8 @@ class Segment:
         if end > self.size_bytes:
             return False
         # A copy that breaks off in the middle is not what its checksum says, so there is no record then.
-        self._map[start:end] = _pack_head(len(payload), _checksum(payload, kind), kind) + payload
+        checksum: object = _checksum(payload, kind)
+        self._map[start:end] = _pack_head(len(payload), checksum, kind) + payload
         self.end = end
         return True
 
@@ -156,7 +161,7 @@ class Segment:
         os.close(self._descriptor)
 
 
-def records(data: "bytes | mmap.mmap", start: int, end: int) -> Iterator[tuple[int, int, bytes]]:
+def records(data: "bytes | mmap.mmap", start: int, end: int, *, old: bool = False) -> Iterator[tuple[int, int, bytes]]:
     """The kind, the end and the payload of each record, up to the first that is torn or missing."""
     at = start
     while at + HEAD_BYTES <= end:
@@ -166,6 +171,6 @@ def records(data: "bytes | mmap.mmap", start: int, end: int) -> Iterator[tuple[i
         if kind == 0 or length > RECORD_MAX_BYTES or at > end:
             return
         payload = bytes(data[body:at])
-        if _checksum(payload, kind) != checksum:
+        if (crc32 if old else _checksum)(payload, kind) != checksum:
             return
         yield kind, at, payload

@@ -102,10 +102,13 @@ class _EndpointCounts:
 class _RouteCounts:
     """Of one Route on one surface."""
 
-    __slots__ = ("duration", "extra", "failovers", "hits", "outcomes", "rescues", "saved_in_nusd")
+    __slots__ = ("answered", "duration", "extra", "failovers", "hits", "others", "rescues", "saved_in_nusd")
 
     def __init__(self) -> None:
-        self.outcomes: dict[str, int] = {}
+        self.answered = 0
+        """Requests that are ok, which most are."""
+        self.others: dict[str, int] = {}
+        """By outcome."""
         self.extra: dict[str, int] = {}
         self.rescues: dict[str, int] = {}
         self.failovers = 0
@@ -150,7 +153,10 @@ class Meter:
         key = (trace.plan.route, trace.surface)
         counts = self._routes.get(key) or self._route(key)
         outcome, attempts = trace.outcome, trace.attempts
-        counts.outcomes[outcome] = counts.outcomes.get(outcome, 0) + 1
+        if outcome == "ok":
+            counts.answered += 1
+        else:
+            counts.others[outcome] = counts.others.get(outcome, 0) + 1
         counts.duration.add(int((trace.ended_s - trace.now_s) * 1000))
         if len(attempts) > 1 or (attempts and attempts[0].why != "planned"):
             self._count_extra(counts, trace)
@@ -168,7 +174,9 @@ class Meter:
         routes: dict[str, list[_RouteCounts]] = {}
         for (route, surface), one in self._routes.items():
             routes.setdefault(route, []).append(one)
-            for outcome, count in one.outcomes.items():
+            if one.answered:
+                yield REQUESTS, ((route, surface, "ok"), one.answered)
+            for outcome, count in one.others.items():
                 yield REQUESTS, ((route, surface, outcome), count)
         for route, several in routes.items():
             yield from _read_route(route, several)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from gateway.ledger.books import Books
 from gateway.ledger.entry import Intent, Settlement, row_of
 from gateway.ledger.journal import ENTRY, INTENT, PRICE, Journal
-from gateway.ledger.segment import MAGIC, Files
+from gateway.ledger.segment import HEAD, MAGIC, MAGIC_OF_OLD, Files
 from gateway.state import store as store_module
 from gateway.state.connection import FILE_NAME
 from tests.gateway.ledger.ledger_kit import PRICE_ID, TARIFF, Ledger, rows_of, total_of
@@ -187,16 +188,16 @@ def tear(home: Path, cut: float, flipped: int) -> None:
     assert len(rows) <= whole + 1  # the one that is torn may have begun before
 
 
-def test_a_journal_of_the_version_before_is_read_that_has_every_row_whole(tmp_path, make_ledger):
-    journal, encode = Journal(tmp_path / "journal"), msgspec.msgpack.encode
-    journal.open()
+def test_a_journal_of_the_version_before_is_read_that_has_crcs_and_every_row_whole(tmp_path, make_ledger):
+    data, encode = MAGIC_OF_OLD, msgspec.msgpack.encode
     for number in range(3):
         intent = Intent(f"gen-{number}/1", 1, "k", "r", "m", "p/m", "p", "chat", True, PRICE_ID, 9, tags=("a",))
-        journal.append(PRICE, encode(TARIFF.snapshot))
-        journal.append(INTENT, encode(intent))
-        if number:
-            journal.append(ENTRY, encode(row_of(intent, Settlement(2, "ok", None, 9, number, cost_in_nusd=7))))
-    forget_journal(journal)
+        row = row_of(intent, Settlement(2, "ok", None, 9, number, cost_in_nusd=7))
+        for kind, record in ((PRICE, TARIFF.snapshot), (INTENT, intent), (ENTRY, row))[: 3 if number else 2]:
+            payload = encode(record)
+            data += HEAD.pack(len(payload), zlib.crc32(payload, kind), kind) + payload
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "000000000003.journal").write_bytes(data + bytes(4096))
     ledger = make_ledger(home=tmp_path)
     assert ledger.books.wait_recovered(WAIT_S)
     found = {name: (one.output_tokens, one.cost_in_nusd, one.tags) for name, one in ledger.rows().items()}
