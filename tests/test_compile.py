@@ -4,8 +4,11 @@ import ast
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+import msgspec.inspect
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -110,6 +113,44 @@ def test_no_struct_of_a_compiled_module_crosses_a_wire() -> None:
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("Struct") for base in node.bases):
                 assert not wire & {word.arg for word in node.keywords}, f"{path.relative_to(ROOT)}: {node.name}"
+
+
+def decoded_types() -> Iterator[tuple[str, object]]:
+    """What the modules of the gateway decode, by module."""
+    for path in (path for name in compiling.PACKAGES for path in sorted((ROOT / name).rglob("*.py"))):
+        if "Decoder(" in path.read_text():
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            for value in vars(importlib.import_module(name)).values():
+                decoder = getattr(value, "__self__", value)
+                if isinstance(decoder, msgspec.json.Decoder | msgspec.msgpack.Decoder):
+                    yield name, decoder.type
+
+
+def structs_in(kind: object, seen: set[type]) -> set[type]:
+    """Every Struct that decoding this makes."""
+    for part in msgspec.inspect.multi_type_info([kind]):
+        waiting: list[object] = [part]
+        while waiting:
+            one = waiting.pop()
+            if isinstance(one, msgspec.inspect.StructType):
+                if one.cls in seen:
+                    continue
+                seen.add(one.cls)
+            if isinstance(one, list | tuple):
+                waiting += one
+            elif isinstance(one, msgspec.Struct):
+                waiting += [getattr(one, name) for name in one.__struct_fields__]
+    return seen
+
+
+def test_nothing_that_is_decoded_is_of_a_compiled_module() -> None:
+    chosen = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules()}
+    decoded: dict[type, str] = {}
+    for name, kind in decoded_types():
+        for struct in structs_in(kind, set()):
+            decoded[struct] = name
+    assert len(decoded) > 50
+    assert not {f"{struct.__qualname__}, by {by}" for struct, by in decoded.items() if struct.__module__ in chosen}
 
 
 def test_without_a_compiler_it_says_so_and_the_sources_run(tmp_path: Path) -> None:
