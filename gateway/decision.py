@@ -1,6 +1,5 @@
 """What was decided for a request, all that it follows from, and what to say where nobody may be asked."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
@@ -35,7 +34,7 @@ class Decision(Struct, frozen=True):
     names: tuple[str, ...]
     target: Target
     ask: Ask
-    observations: Mapping[str, Observation]
+    observations: dict[str, Observation]
     now_s: float
     unix_s: float
     now_utc: datetime | None

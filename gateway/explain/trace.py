@@ -1,8 +1,8 @@
 """What a request leaves at its end: references to values that are there anyway. The store's thread does the rest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from math import isfinite
+from math import inf
 from typing import Any, Final, Protocol, final
 
 import msgspec
@@ -28,6 +28,7 @@ from gateway.routing.table import Table
 from gateway.state.blocks import Packed, Static
 from providers.messages import Usage
 
+_INFINITE: Final = inf
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -42,7 +43,7 @@ class Trace(Struct, frozen=True, kw_only=True, gc=False):
     caller: str | None
     ask: Ask
     table: Table
-    observations: Mapping[str, Observation]
+    observations: dict[str, Observation]
     """By Endpoint id, as the decision was given them."""
     draw: float
     now_s: float
@@ -104,11 +105,11 @@ def decision_of(plan: Plan, table: Table) -> Decision:
 
 def _values(trace: Trace, known: Known) -> tuple[Any, ...]:
     """Those of its Record, in the order of the fields."""
-    now_s, observations = trace.now_s, trace.observations
+    now_s, observations, unobserved = trace.now_s, trace.observations, UNOBSERVED
     seen: dict[str, Observation] = {}
     for name in known.ids:
-        observation = observations.get(name, UNOBSERVED)
-        if observation is not UNOBSERVED:
+        observation = observations.get(name, unobserved)
+        if observation is not unobserved:
             seen[name] = observation
     return (
         trace.id,
@@ -156,7 +157,7 @@ def _options(candidates: Sequence[Candidate]) -> list[tuple[Any, ...]]:
             one.endpoint.id,
             one.stage,
             one.expected_cost_in_pusd,
-            one.score if isfinite(one.score) else None,
+            one.score if -_INFINITE < one.score < _INFINITE else None,
             one.panic,
         )
         for one in candidates

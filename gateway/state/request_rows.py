@@ -114,7 +114,7 @@ class Requests:
         touched = self._remember(connection, rows)
         done: int = connection.execute("SELECT entry FROM request_counted").fetchone()[0]
         if done != last:
-            count_requests(connection)
+            count_requests(connection, ROWS_AT_ONCE + len(rows))
             return
         buckets: dict[tuple[int, int], list[int]] = {}
         several, before = self._several, self._before

@@ -32,7 +32,7 @@ QUEUE_MAX: Final = 8192
 RETRY_WAIT_S: Final = 0.5
 """First pause after the file could not be written; it doubles."""
 RETRY_WAIT_MAX_S: Final = 30.0
-LEDGER_ROWS_MAX: Final = 1000
+LEDGER_ROWS_MAX: Final = 4000
 """Rows of the ledger in one transaction."""
 TIDY_EVERY_S: Final = 60.0
 """How often old records and minutes are looked for."""
@@ -74,6 +74,8 @@ class Store:
         self._writer: Writing | None = None
         self._checked = False
         self._awake = False
+        self._pressed = False
+        """Whether somebody waits."""
         self._wake = threading.Event()
         self._hurry = threading.Event()
         self._stopping = False
@@ -131,8 +133,7 @@ class Store:
         The Future fails with a StoreError where the file cannot be written.
         """
         done = self._errands.add(work)
-        self._wake.set()
-        self._hurry.set()
+        self._press()
         if self._stopping:
             self._errands.fail(StoreError("the store is closed"))
         return done
@@ -141,40 +142,55 @@ class Store:
         """Wait until everything handed over so far is in the file. False if that took too long. Blocks."""
         mark = threading.Event()
         self._marks.append(mark)
-        self._wake.set()
-        self._hurry.set()
+        self._press()
         return mark.wait(timeout_s)
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
         """Write what is left and close the file. False if that took too long and something is lost. Blocks."""
         self._stopping = True
-        self._wake.set()
-        self._hurry.set()
+        self._press()
         self._runner.join(timeout_s)
         return not self._runner.is_alive() and self.failure is None
+
+    def _press(self) -> None:
+        """Have all of it written now."""
+        self._pressed = True
+        self._wake.set()
+        self._hurry.set()
 
     def _run(self) -> None:
         while not self._stopping:
             self._wake.wait(self._wait_s())
             self._wake.clear()
-            self._hurry.wait(self._retry_wait_s or GROUP_WAIT_S)
-            self._hurry.clear()
+            self._gather()
             # Whoever puts a record from here on wakes the thread anew.
-            self._awake = False
+            self._awake = self._pressed = False
             self._step()
         self._step()
         self._end()
 
+    def _gather(self) -> None:
+        """Let more come, to be written together. Records, which take the most room, go as soon as they make a block."""
+        end_s = time.monotonic() + (self._retry_wait_s or GROUP_WAIT_S)
+        while (left_s := end_s - time.monotonic()) > 0.0 and self._hurry.wait(left_s):
+            self._hurry.clear()
+            if self._pressed or self.failure is not None:
+                break
+            self._step(records_only=True)
+
     def _wait_s(self) -> float:
         return 0.0 if self.failure is not None else max(0.0, self._tidy_at_s - time.monotonic())
 
-    def _step(self) -> None:
-        """Write everything that is there, and tidy when it is time to."""
-        marks = list(self._marks)
+    def _step(self, *, records_only: bool = False) -> None:
+        """Write everything that is there, and tidy when it is time to; or no more than records."""
+        marks = [] if records_only else list(self._marks)
         try:
             writer = self._opened()
-            self._write_all(writer)
-            self._tidy(writer)
+            if records_only:
+                self._write_records(writer)
+            else:
+                self._write_all(writer)
+                self._tidy(writer)
         except sqlite3.Error as error:
             self._fail(translate(error))
         except StoreError as error:
@@ -215,18 +231,21 @@ class Store:
     def _write_all(self, writer: Writing) -> None:
         writer.run(self._errands)
         self._write_ledger(writer)
-        while True:
-            self._pack_some()
-            if not self._packed:
-                break
-            writer.write_records(self._packed, self._unix_time_s())
-            self._packed = []
+        self._write_records(writer)
         with self._pending.minutes() as rows:
             if rows:
                 writer.write_minutes(rows)
         with self._pending.events() as events:
             if events:
                 writer.write_events(events)
+
+    def _write_records(self, writer: Writing) -> None:
+        while True:
+            self._pack_some()
+            if not self._packed:
+                break
+            writer.write_records(self._packed, self._unix_time_s())
+            self._packed = []
 
     def _pack_some(self) -> None:
         """Fill up the block that is written next."""
