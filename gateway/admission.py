@@ -25,7 +25,7 @@ _SAMPLES: Final = round(LAG_WINDOW_S / (LAG_EVERY_S + LAG_MAX_S))
 class Admission:
     """Counts requests in and out."""
 
-    __slots__ = ("_by_key", "_late", "in_flight", "in_flight_max", "in_flight_per_key_max", "refused")
+    __slots__ = ("_by_key", "_late", "_slow", "in_flight", "in_flight_max", "in_flight_per_key_max", "refused")
 
     def __init__(self, in_flight_max: int = IN_FLIGHT_MAX, in_flight_per_key_max: int = IN_FLIGHT_PER_KEY_MAX) -> None:
         self.in_flight_max = in_flight_max
@@ -34,6 +34,7 @@ class Admission:
         self.refused = 0
         self._by_key: dict[str, int] = {}
         self._late: deque[bool] = deque(maxlen=_SAMPLES)
+        self._slow = False
 
     def enter(self, key: str | None) -> None:
         """Let a request in; `leave` must follow.
@@ -45,7 +46,7 @@ class Admission:
             OverCapacityError: We are full, or too slow already.
             KeyOverLimitError: This key has as many on their way as one key may have.
         """
-        if self.in_flight >= self.in_flight_max or self._is_slow():
+        if self.in_flight >= self.in_flight_max or self._slow:
             self.refused += 1
             raise OverCapacityError(
                 f"the gateway is busy with {self.in_flight} requests; ask again in a moment",
@@ -76,7 +77,5 @@ class Admission:
     def note_lag(self, late_s: float) -> None:
         """How late the event loop came to a timer; to be called every LAG_EVERY_S."""
         self._late.append(late_s > LAG_MAX_S)
-
-    def _is_slow(self) -> bool:
-        """Whether the loop was late all through the window; a single pause, however long, is not it."""
-        return len(self._late) == _SAMPLES and all(self._late)
+        # Late all through the window; a single pause, however long, is not it.
+        self._slow = len(self._late) == _SAMPLES and all(self._late)

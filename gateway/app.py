@@ -92,7 +92,6 @@ class Gateway:
         self._post = post
         self._local = LocalBackend(local_models(catalogue), home=home) if post is None else post.models
         self._fleet = Fleet(catalogue, self._upstreams(catalogue), {})
-        self._off_until_s = 0.0
         self.lifecycle = Lifecycle()
         self._announcer = Announcer(time.time)
         self.health = Health(random.random, self._announcer)
@@ -100,7 +99,8 @@ class Gateway:
         self.engine = Engine(self.health, unix_time_s=time.time, draw=random.random, limits=limits)
         redis = catalogue.gateway.redis if post is None else None
         self.access = Access(home, SeenPurse if post is not None else Purse if redis is None else SharedPurse)
-        self.live = Live(self.access.authenticator(catalogue.gateway), self._fleet_now, self._local_status)
+        authenticator = self.access.authenticator(catalogue.gateway)
+        self.live = Live(authenticator, self._look_at_fleet, LOCAL_STATUS_AGE_S, self._local_status)
         self.live.proxies = _proxies(catalogue)
         self.admission = Admission(catalogue.gateway.in_flight_max, catalogue.gateway.in_flight_per_key_max)
         self.store: StateStore
@@ -209,7 +209,7 @@ class Gateway:
         self._watch_over(catalogue)
         self.admission.in_flight_max = catalogue.gateway.in_flight_max
         self.admission.in_flight_per_key_max = catalogue.gateway.in_flight_per_key_max
-        self._off_until_s = 0.0
+        self.live.look_again()
         if catalogue.local_models != old.local_models:
             _log.warning("the local models changed: that takes effect with the next start")
         for setting in ("host", "port", "tls", "telemetry", "redis", "workers"):
@@ -297,19 +297,19 @@ class Gateway:
         return self._proxied[proxy]
 
     def _fleet_now(self) -> Fleet:
-        now_s = time.monotonic()
-        if now_s >= self._off_until_s:
-            self._off_until_s = now_s + LOCAL_STATUS_AGE_S
-            fleet = self._fleet
-            statuses = {status.name: status for status in self._local.models()}
-            off = off_endpoints(
-                fleet.catalogue, {name: status.reason for name, status in statuses.items() if not status.can_serve}
-            )
-            note_load(self.health, fleet.catalogue, statuses)
-            catalogue = fit_slots(fleet.catalogue, statuses)
-            # The same object means the same facts, to whoever keeps what follows from them.
-            if off != fleet.off or catalogue is not fleet.catalogue:
-                self._fleet = Fleet(catalogue, fleet.upstreams, off)
+        return self.live.fleet()
+
+    def _look_at_fleet(self) -> Fleet:
+        fleet = self._fleet
+        statuses = {status.name: status for status in self._local.models()}
+        off = off_endpoints(
+            fleet.catalogue, {name: status.reason for name, status in statuses.items() if not status.can_serve}
+        )
+        note_load(self.health, fleet.catalogue, statuses)
+        catalogue = fit_slots(fleet.catalogue, statuses)
+        # The same object means the same facts, to whoever keeps what follows from them.
+        if off != fleet.off or catalogue is not fleet.catalogue:
+            self._fleet = Fleet(catalogue, fleet.upstreams, off)
         return self._fleet
 
     def _local_status(self) -> dict[str, str]:

@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Sequence
-from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -21,8 +20,8 @@ from providers.errors import MixgateError
 from providers.messages import AnswerStarted, Event, Usage
 
 DROPPED_MAX_CHARS: Final = 1000
-HEADS_MAX: Final = 1024
-"""Endpoints and numbers of tries whose lines in an answer's head are kept."""
+LINES_MAX: Final = 1024
+"""Endpoints whose lines in an answer's head are kept."""
 _JSON_LINE: Final = b"content-type: application/json\r\n"
 _NOT_PRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
 """Members of a request may have any name; a header may not."""
@@ -92,8 +91,14 @@ class ChatReply:
             block = _JSON_LINE + header_block(self._explain())
         else:
             # The same as that, at a fifth of the cost.
-            told = _answered_by(attempt.endpoint.id, len(answer.attempts))
-            block = b"%bx-generation-id: %b\r\n%b" % (_JSON_LINE, self._id.encode(), told)
+            tries = str(len(answer.attempts)).encode()
+            who = _endpoint_line(attempt.endpoint.id)
+            block = b"%bx-generation-id: %b\r\n%bx-mixgate-attempts: %b\r\n" % (
+                _JSON_LINE,
+                self._id.encode(),
+                who,
+                tries,
+            )
         self.usage = attempt.usage
         return self._client.put(200, block, body)
 
@@ -225,7 +230,7 @@ class ChatReply:
         headers += cache_headers(self._answer)
         attempt = self._answer.attempt
         if attempt is not None:
-            headers += _who(attempt.endpoint.id, len(self._answer.attempts))
+            headers += (_who(attempt.endpoint.id), (b"x-mixgate-attempts", b"%d" % len(self._answer.attempts)))
             dropped = ",".join(one.param for one in attempt.adapted if one.action == "dropped")
             if self._answer.clamped_tokens is not None:
                 headers.append((b"x-mixgate-max-tokens-clamped", b"%d" % self._answer.clamped_tokens))
@@ -236,14 +241,18 @@ class ChatReply:
         return headers
 
 
-def _who(endpoint_id: str, attempts: int) -> list[tuple[bytes, bytes]]:
-    """Headers that say who answered after how many tries."""
-    return [
-        (b"x-mixgate-endpoint", endpoint_id.encode("ascii", "replace")),
-        (b"x-mixgate-attempts", b"%d" % attempts),
-    ]
+_known_lines: dict[str, bytes] = {}
 
 
-@lru_cache(HEADS_MAX)
-def _answered_by(endpoint_id: str, attempts: int) -> bytes:
-    return header_block(_who(endpoint_id, attempts))
+def _endpoint_line(endpoint_id: str) -> bytes:
+    """The line of an answer's head that says who answered."""
+    line = _known_lines.get(endpoint_id)
+    if line is None:
+        if len(_known_lines) >= LINES_MAX:
+            _known_lines.clear()
+        line = _known_lines[endpoint_id] = header_block([_who(endpoint_id)])
+    return line
+
+
+def _who(endpoint_id: str) -> tuple[bytes, bytes]:
+    return b"x-mixgate-endpoint", endpoint_id.encode("ascii", "replace")

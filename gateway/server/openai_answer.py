@@ -6,7 +6,6 @@ schema knows no null there, and OpenRouter's clients refuse a body without it.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -135,10 +134,17 @@ def _folded(events: Sequence[Event]) -> _Told:
     return told
 
 
-@lru_cache(QUOTED_MAX)
+_known_texts: dict[str | None, bytes] = {}
+
+
 def _quoted(text: str | None) -> bytes:
     """A text that comes again and again, as JSON."""
-    return _encode(text)
+    found = _known_texts.get(text)
+    if found is None:
+        if len(_known_texts) >= QUOTED_MAX:
+            _known_texts.clear()
+        found = _known_texts[text] = _encode(text)
+    return found
 
 
 _ChoiceEvent = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | ExtrasDelta | ChoiceFinished
@@ -207,17 +213,18 @@ def usage_json(usage: Usage, cost_in_nusd: int | None = None) -> bytes:
     """OpenAI's `usage`: its three counts are required integers, so what a provider did not say is 0 there."""
     prompt = usage.input_tokens or 0
     completion = usage.output_tokens or 0
-    body = f'{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{prompt + completion}'
+    details = reasoned = paid = ""
     cached, written, reasoning = usage.cached_input_tokens, usage.cache_write_tokens, usage.reasoning_tokens
     if cached is not None or written is not None:
         more = "" if written is None else f',"cache_write_tokens":{written}'
-        body += f',"prompt_tokens_details":{{"cached_tokens":{cached or 0}{more}}}'
+        details = f',"prompt_tokens_details":{{"cached_tokens":{cached or 0}{more}}}'
     if reasoning is not None:
-        body += f',"completion_tokens_details":{{"reasoning_tokens":{reasoning}}}'
+        reasoned = f',"completion_tokens_details":{{"reasoning_tokens":{reasoning}}}'
     cost = usage.cost_in_nusd if cost_in_nusd is None else cost_in_nusd
     if cost is not None:
-        body += f',"cost":{_usd(cost)}'
-    return (body + "}").encode()
+        paid = f',"cost":{_usd(cost)}'
+    counts = f'"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{prompt + completion}'
+    return f"{{{counts}{details}{reasoned}{paid}}}".encode()
 
 
 def _usd(cost_in_nusd: int) -> str:
