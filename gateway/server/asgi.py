@@ -132,7 +132,7 @@ class Application(Answerer):
         _check_rights(caller, "ask")
         if standing is None or standing.caller is not caller:
             standing = head.standing = Standing(head.fields, caller)
-        standing.door = door
+        standing.door = door if door.is_steady else None
         return standing
 
     def _note(self, error: MixgateError) -> None:
