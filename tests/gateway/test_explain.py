@@ -2,6 +2,7 @@
 
 import json
 import random
+import struct
 import subprocess
 import sys
 import textwrap
@@ -357,6 +358,18 @@ def test_what_is_seen_of_an_endpoint_is_spelled_anew_when_it_changes(catalogue: 
         seen = {"one/a": Observation(ttft_s=ttft_s), "one/b": UNOBSERVED, "stranger": Observation(ttft_s=9)}
         record = decode(packer(trace_of(table, Ask(), seen)).data)
         assert record.observations == {"one/a": Observation(ttft_s=ttft_s)}
+
+
+@pytest.mark.parametrize("tokens", [10, 0xC1, 0x0AC10001, 2**63, 2**70])
+def test_any_number_is_stored_without_line_breaks(catalogue: Catalogue, tokens: int):
+    ask = Ask(prompt_tokens=10, budget_in_nusd=tokens)
+    packed = Packer()(
+        trace_of(table_of(catalogue, "cheap"), ask, {}, now_s=struct.unpack(">d", b"@\xc1\n\xc1\x00\n\x01\xc1")[0])
+    )
+    assert b"\n" not in packed.data
+    record = decode(packed.data)
+    assert record.ask == ask
+    assert struct.pack(">d", record.now_s) == b"@\xc1\n\xc1\x00\n\x01\xc1"
 
 
 def test_a_score_that_is_no_number_is_stored_as_none(catalogue: Catalogue):
