@@ -45,8 +45,8 @@ class RemoteStore(Store):
         name: Of this worker.
     """
 
-    def __init__(self, path: Path, pack: Callable[[Any], Packed], *, home: Path, name: str, **settings: Any) -> None:
-        super().__init__(path, pack, **settings)
+    def __init__(self, path: Path, pack: Callable[[Any], Packed], *, home: Path, name: str) -> None:
+        super().__init__(path, pack)
         self._socket_path = socket_path(home)
         self._name = name
 
