@@ -9,14 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from msgspec import Struct
 
 from local_backend.backend import LocalBackend, LocalModelSpec
 from local_backend.demo_model import DEMO_FILE
-
-settings.register_profile("busy machine", deadline=None)
-settings.load_profile("busy machine")
 
 ENDLESS = {
     "type": "array",
