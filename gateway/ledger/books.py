@@ -95,6 +95,7 @@ class Books:
 
     def start(self) -> None:
         """Open the journal and give the store what was left. Blocks for a moment."""
+        self._journal.on_found = self._store.wake
         self._journal.open()
         self._store.attach(self._backlog)
 

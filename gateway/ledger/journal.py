@@ -8,7 +8,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -65,6 +65,8 @@ class Journal:
         """Files of processes that are gone, oldest first."""
         self.found = False
         """Whether it was looked what there is."""
+        self.on_found: Callable[[], None] | None = None
+        """Called, in any thread, once that is so: what was left waits to be taken."""
         self.failed = False
         """Whether the disk did not take a file: what is open must be written down once more."""
         self.failure: OSError | StoreInUseError | None = None
@@ -253,6 +255,8 @@ class Journal:
         self.old = sorted(self.folder.glob(f"*{_SUFFIX}"))
         self._next = 1 + max((_number(path) for path in self.old), default=0)
         self.found = True
+        if self.on_found is not None:
+            self.on_found()
 
     def _sync(self) -> None:
         """Hand all to the disk, then remove what is done with: the last word of its Attempts lies in later files."""
