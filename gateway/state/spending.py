@@ -10,6 +10,7 @@ from typing import Any, Final, final
 import msgspec
 
 from gateway.state.entries import Row
+from gateway.state.way import ROWS_IN_A_ROW, give_way
 
 HOUR_US: Final = 3_600_000_000
 HOURS_PER_DAY: Final = 24
@@ -81,7 +82,9 @@ def sort_out(rows: Iterable[Row]) -> tuple[list[Kind], list[Any]]:
     """
     kinds: dict[tuple[Any, ...], Kind] = {}
     values: list[Any] = []
-    for row in rows:
+    for number, row in enumerate(rows, 1):
+        if number % ROWS_IN_A_ROW == 0:
+            give_way()
         whole: tuple[Any, ...] = tuple(row)
         # fmt: off
         (

@@ -22,6 +22,7 @@ from gateway.state.errands import Errands, Work
 from gateway.state.errors import DamagedStoreError, StoreError, StoreInUseError, translate
 from gateway.state.pending import Pending
 from gateway.state.salvage import restore_keys, restore_rows
+from gateway.state.way import ROWS_IN_A_ROW, give_way
 from gateway.state.writer import RECORDS_MAX_BYTES, EndpointEvent, Writer
 from gateway.state.writing import Writing
 
@@ -32,8 +33,8 @@ QUEUE_MAX: Final = 8192
 RETRY_WAIT_S: Final = 0.5
 """First pause after the file could not be written; it doubles."""
 RETRY_WAIT_MAX_S: Final = 30.0
-LEDGER_ROWS_MAX: Final = 4000
-"""Rows of the ledger in one transaction."""
+LEDGER_ROWS_MAX: Final = 256
+"""Rows of the ledger in one transaction: few enough to stay in a cache, and not to keep the event loop waiting."""
 TIDY_EVERY_S: Final = 60.0
 """How often old records and minutes are looked for."""
 CLOSE_TIMEOUT_S: Final = 6.0
@@ -252,6 +253,8 @@ class Store:
         size_bytes = sum(len(packed.data) for packed in self._packed)
         while self._records and len(self._packed) < RECORDS_MAX and size_bytes < BLOCK_FULL_BYTES:
             record = self._records.popleft()
+            if len(self._packed) % ROWS_IN_A_ROW == ROWS_IN_A_ROW - 1:
+                give_way()
             try:
                 packed = self._pack(record)
             except Exception:  # noqa: BLE001 - one record that cannot be written must not cost the others; counted
