@@ -168,7 +168,7 @@ def test_bars_pass_at_their_limit_and_fail_above_it():
     assert status["CPU per request, c256", "x own c32"] == "FAIL"
     assert status["memory after load", "MB PSS"] == "PASS"
     assert status["import of the gateway", "s"] == "FAIL"
-    assert status["CPU per paced chunk", "x nginx"] == "not run"
+    assert status["CPU per paced chunk, without ledger and records", "x nginx"] == "not run"
 
 
 def test_what_no_window_looked_for_is_not_said_to_be_absent():
