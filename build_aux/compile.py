@@ -1,8 +1,8 @@
 """Compiles the modules that every request passes through: compile.py prints the folder to put first on PYTHONPATH.
 
 The folder is a copy of the packages with a shared object beside each compiled module. It is kept by what it was made
-of, in the cache, so a second call takes no time. Without a C compiler nothing is printed on standard output, why is
-said on standard error, and the gateway runs from its sources, at about twice the CPU per request.
+of, in the cache, so a second call takes no time. Where it cannot be made nothing is printed on standard output, why is
+said on standard error, and the gateway runs from its sources, at two to three times the CPU per request.
 
 mypyc compiles what mypy has checked, so there is one source and no second language. Two things are changed in the
 copy, never in the sources (docs/adr/0026-compiled-modules.md):
@@ -42,6 +42,11 @@ def settings() -> dict[str, list[str]]:
     """The `[tool.mixgate.compiled]` table of pyproject.toml: `modules`, and the `structs` that stay Structs."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         return tomllib.load(file)["tool"]["mixgate"]["compiled"]
+
+
+def modules() -> list[str]:
+    """What is compiled, by path from the root."""
+    return sorted({str(path.relative_to(ROOT)) for glob in settings()["modules"] for path in ROOT.glob(glob)})
 
 
 class Struct:
@@ -157,10 +162,10 @@ def copy_packages(into: Path) -> None:
     shutil.copy(ROOT / "providers.yaml", into)
 
 
-def lower_all(into: Path, modules: list[str], kept: frozenset[str]) -> None:
+def lower_all(into: Path, chosen: list[str], kept: frozenset[str]) -> None:
     """Lower each module to be compiled, in the copy."""
     bases: set[str] = set()
-    for module in modules:
+    for module in chosen:
         path = into / module
         text, wanted = lower(path.read_text(), kept, module.removesuffix(".py").replace("/", "."))
         path.write_text(text)
@@ -200,14 +205,17 @@ def missing() -> str | None:
 
 
 def build(into: Path) -> None:
-    """Copy, lower, compile; what the compiler said is shown if it fails."""
-    chosen = settings()
-    modules = sorted({str(path.relative_to(ROOT)) for glob in chosen["modules"] for path in ROOT.glob(glob)})
+    """Copy, lower, compile.
+
+    Raises:
+        RuntimeError: With the last that the compiler said.
+    """
+    chosen = modules()
     copy_packages(into)
-    lower_all(into, modules, frozenset(chosen["structs"]))
+    lower_all(into, chosen, frozenset(settings()["structs"]))
     with tempfile.TemporaryFile("w+") as log:
         started_s = time.monotonic()
-        process = subprocess.Popen([sys.executable, "-c", BUILD, *modules], cwd=into, stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, "-c", BUILD, *chosen], cwd=into, stdout=log, stderr=log)
         while True:
             try:
                 process.wait(timeout=ALIVE_EVERY_S)
@@ -216,28 +224,37 @@ def build(into: Path) -> None:
                 print(f"  still compiling, {time.monotonic() - started_s:.0f} s so far", file=sys.stderr)
         if process.returncode != 0:
             log.seek(0)
-            raise SystemExit("".join(log.readlines()[-LINES_SHOWN:]) + "the modules could not be compiled")
+            raise RuntimeError("".join(log.readlines()[-LINES_SHOWN:]) + "the modules could not be compiled")
     shutil.rmtree(into / "build")
 
 
 def main() -> int:
-    """Print the folder, built if need be."""
+    """Print the folder, built if need be. Never fails the caller for want of it, unless it is required."""
     kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mixgate" / "compiled"
     folder = kept / key()
     if not folder.exists():
-        reason = missing()
+        reason = missing() or _make(kept, folder)
         if reason is not None:
-            print(f"running from the sources, at about twice the CPU per request: {reason}", file=sys.stderr)
+            print(f"running from the sources, at two to three times the CPU per request: {reason}", file=sys.stderr)
             return 1 if os.environ.get(REQUIRED) == "1" else 0
-        print("compiling what every request passes through: about a minute, once for this version", file=sys.stderr)
-        kept.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept, prefix=".building-") as work:
-            build(Path(work) / "made")
-            (Path(work) / "made").rename(folder)
-        _forget(kept)
     folder.touch()
     print(folder)
     return 0
+
+
+def _make(kept: Path, folder: Path) -> str | None:
+    """Build the folder; why it could not be."""
+    print("compiling what every request passes through: about a minute, once for this version", file=sys.stderr)
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept, prefix=".building-") as work:
+            build(Path(work) / "made")
+            if not folder.exists():  # somebody else was faster
+                (Path(work) / "made").rename(folder)
+        _forget(kept)
+    except (OSError, RuntimeError) as error:
+        return str(error)
+    return None
 
 
 def _forget(kept: Path) -> None:

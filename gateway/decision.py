@@ -58,8 +58,17 @@ class Decision(Struct, frozen=True):
             draw=self.draw,
             now_utc=self.now_utc,
         )
+        return self._with(self.request, ask, plan, self.compressed, self.clamped_tokens)
+
+    def sending(self, request: ChatRequest, compressed: Compressed | None, clamped_tokens: int | None) -> "Decision":
+        """The same, but something else is sent."""
+        return self._with(request, self.ask, self.plan, compressed, clamped_tokens)
+
+    def _with(
+        self, request: ChatRequest, ask: Ask, plan: Plan, compressed: Compressed | None, clamped_tokens: int | None
+    ) -> "Decision":
         return Decision(
-            self.request,
+            request,
             self.names,
             self.target,
             ask,
@@ -69,25 +78,6 @@ class Decision(Struct, frozen=True):
             self.now_utc,
             self.draw,
             plan,
-            self.session,
-            self.conversation,
-            self.compressed,
-            self.clamped_tokens,
-        )
-
-    def sending(self, request: ChatRequest, compressed: Compressed | None, clamped_tokens: int | None) -> "Decision":
-        """The same, but something else is sent."""
-        return Decision(
-            request,
-            self.names,
-            self.target,
-            self.ask,
-            self.observations,
-            self.now_s,
-            self.unix_s,
-            self.now_utc,
-            self.draw,
-            self.plan,
             self.session,
             self.conversation,
             compressed,

@@ -49,7 +49,7 @@ def lowered(source: str = SOURCE, kept: frozenset[str] = frozenset({"m.Kept"})) 
 
 
 def modules() -> list[Path]:
-    return sorted({path for glob in compiling.settings()["modules"] for path in ROOT.glob(glob)})
+    return [ROOT / module for module in compiling.modules()]
 
 
 def test_a_struct_becomes_a_class_that_behaves_as_it_did() -> None:
@@ -151,6 +151,22 @@ def test_nothing_that_is_decoded_is_of_a_compiled_module() -> None:
             decoded[struct] = name
     assert len(decoded) > 50
     assert not {f"{struct.__qualname__}, by {by}" for struct, by in decoded.items() if struct.__module__ in chosen}
+
+
+def test_a_build_that_fails_is_told_and_the_sources_run(tmp_path, monkeypatch, capsys):
+    def fail(into: Path) -> None:
+        raise RuntimeError("nothing but errors")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("MIXGATE_REQUIRE_COMPILED", raising=False)
+    monkeypatch.setattr(compiling, "build", fail)
+    monkeypatch.setattr(compiling, "missing", lambda: None)
+    assert compiling.main() == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "nothing but errors" in told.err
+    monkeypatch.setenv("MIXGATE_REQUIRE_COMPILED", "1")
+    assert compiling.main() == 1
 
 
 def test_without_a_compiler_it_says_so_and_the_sources_run(tmp_path: Path) -> None:
