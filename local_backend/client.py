@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
@@ -121,6 +122,8 @@ class WorkerLink(asyncio.Protocol):
         self._exchanges: dict[int, _Exchange] = {}
         self._stats: dict[int, asyncio.Future[WorkerStats]] = {}
         self._number = 0
+        self._frames: deque[tuple[Kind, int, bytes]] = deque()
+        """What the worker said that was not passed on yet."""
         self._transport: asyncio.WriteTransport | None = None
         self.verdict: asyncio.Future[WorkerFacts | Refusal | None] = loop.create_future()
         """The facts of a loaded model, why it will not load, or None when the worker ended before saying."""
@@ -143,6 +146,8 @@ class WorkerLink(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         """The worker is gone. What is under way waits for `fail`, which knows why."""
         self._transport = None
+        while self._frames:
+            self._take(*self._frames.popleft())
         if not self.verdict.done():
             self.verdict.set_result(None)
         if not self.lost.done():
@@ -150,11 +155,25 @@ class WorkerLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Frames, or pieces of them."""
+        idle = not self._frames
         try:
-            for kind, number, payload in self._decoder.feed(data):
-                self._take(kind, number, payload)
-        except (FrameError, msgspec.MsgspecError):
+            self._frames.extend(self._decoder.feed(data))
+        except FrameError:
             self.close()
+        if idle and self._frames:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """One frame now, the next in the loop's next turn: a worker speaks for all its streams at once, and remote
+        requests must not wait for all of them."""
+        if not self._frames:
+            return
+        try:
+            self._take(*self._frames.popleft())
+        except msgspec.MsgspecError:
+            self.close()
+        if self._frames:
+            self._loop.call_soon(self._pass_on)
 
     def _take(self, kind: Kind, number: int, payload: bytes) -> None:
         if kind in (Kind.READY, Kind.REFUSED):

@@ -20,6 +20,7 @@ from local_backend.frames import WorkerStats
 from local_backend.jobs import Failed, Finished, Happening, Job, Sequence, Started, TextOut, sequences_of
 from local_backend.pace import Pace, bounded_wait_s
 from local_backend.sampling import Sampler, logprob_entry
+from local_backend.second_thread import SecondThread
 from local_backend.slots import Slot, place
 
 BATCH_MAX_TOKENS: Final = 512
@@ -41,6 +42,7 @@ class Engine:
         queue: How many requests may wait. They get slots in turns of their callers; a full queue refuses whoever has
             most in it.
         threads: CPU threads.
+        second_thread: Whether a step of several rows may take one more, where that makes it faster.
         sink: Told what happened after each step, from the engine's thread.
         abortable: Whether a cancelled prompt is worth interrupting a decode for (big models).
 
@@ -58,6 +60,7 @@ class Engine:
         threads: int,
         sink: Sink,
         abortable: bool = False,
+        second_thread: bool = False,
     ) -> None:
         self._model = model
         self._vocabulary = model.vocabulary
@@ -83,6 +86,7 @@ class Engine:
         self._stopping = False
         self._pressing = False
         self._pace = Pace(batch_max_tokens=BATCH_MAX_TOKENS)
+        self._second_thread = SecondThread(threads, wanted=second_thread)
         self._steps = self._admitted = self._generated = self._prompted = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -262,8 +266,7 @@ class Engine:
         slot.tokens = self._slots[donor].tokens[:shared_tokens]
 
     def _sampler(self, sequence: Sequence) -> Sampler:
-        job = sequence.job
-        grammar = job.grammar
+        job, grammar = sequence.job, sequence.job.grammar
         if grammar is not None and job.choices > 1:
             grammar = grammar.clone()
         params = structs.replace(job.params, seed=job.params.seed + sequence.choice)
@@ -274,13 +277,16 @@ class Engine:
         if self._batch.count == 0:
             return
         started = time.monotonic()
-        code = self._context.decode(self._batch)
+        code = self._context.decode(self._batch, self._second_thread.choose(self._batch.count, started))
         self._steps += 1
         if code != 0:
             self._recover(code, happenings)
             return
         self._commit()
-        self._pace.learn(time.monotonic() - started, prompt_tokens, self._batch.count - prompt_tokens)
+        ended = time.monotonic()
+        self._pace.learn(ended - started, prompt_tokens, self._batch.count - prompt_tokens)
+        if not prompt_tokens:
+            self._second_thread.learn(self._batch.count, ended - started, ended)
         self._prompted += prompt_tokens
         for sequence in list(self._running):
             if sequence.row >= 0:
@@ -325,8 +331,7 @@ class Engine:
             return
         error = EngineError(f"the local engine could not compute this step (llama.cpp answered {code})")
         with self._changed:
-            failed = {sequence.job.id for sequence in self._running}
-            self._fail(failed, error, happenings)
+            self._fail({sequence.job.id for sequence in self._running}, error, happenings)
             for slot in self._slots:
                 slot.tokens.clear()
             self._context.clear()
@@ -360,8 +365,7 @@ class Engine:
             self._finish(sequence, "length", happenings)
 
     def _finish(self, sequence: Sequence, reason: str, happenings: list[Happening]) -> None:
-        job = sequence.job
-        rest = sequence.assembler.finish()
+        job, rest = sequence.job, sequence.assembler.finish()
         if rest.text or rest.entries:
             happenings.append(TextOut(job.id, sequence.choice, rest.text, rest.entries))
         happenings.append(Finished(job.id, sequence.choice, reason, sequence.output_tokens))

@@ -90,6 +90,8 @@ class WorkerFacts(Struct, frozen=True, kw_only=True):
     load_s: float
     big: bool
     description: str
+    second_thread: bool = False
+    """Whether steps of several rows may take one thread more."""
 
 
 class Refusal(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -237,7 +237,7 @@ class Context:
         params.n_ctx = cells
         params.n_batch = params.n_ubatch = batch_tokens
         params.n_seq_max = sequences
-        params.n_threads = params.n_threads_batch = threads
+        params.n_threads = params.n_threads_batch = self._threads = threads
         params.kv_unified = True
         params.no_perf = True
         self.pointer = lib.llama_init_from_model(model.pointer, params)
@@ -252,8 +252,11 @@ class Context:
         self._abort = lib.ggml_abort_callback(_ignoring_data(wanted))
         lib.llama_set_abort_callback(self.pointer, self._abort, None)
 
-    def decode(self, batch: "Batch") -> int:
+    def decode(self, batch: "Batch", threads: int) -> int:
         """Compute a batch. 0 is good, 1 means no KV room, ABORTED aborted, below 0 a failure."""
+        if threads != self._threads:
+            self._threads = threads
+            lib.llama_set_n_threads(self.pointer, threads, threads)
         return int(lib.llama_decode(self.pointer, batch.struct))
 
     def forget(self, sequence: int, start: int = 0) -> bool:

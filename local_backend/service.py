@@ -56,6 +56,7 @@ class WorkerProtocol(asyncio.Protocol):
             threads=facts.threads,
             sink=self._hear,
             abortable=facts.big,
+            second_thread=facts.second_thread,
         )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

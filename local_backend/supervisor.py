@@ -43,6 +43,7 @@ def worker_environment() -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "GGML_NO_BACKTRACE": "1",  # else a crash starts a debugger and takes seconds
         "OMP_WAIT_POLICY": "passive",  # else idle threads spin at barriers and starve the gateway
+        "GOMP_SPINCOUNT": "300",  # but a few microseconds: falling asleep at each of hundreds of barriers takes longer
     }
 
 
