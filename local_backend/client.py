@@ -164,8 +164,10 @@ class WorkerLink(asyncio.Protocol):
             self._pass_on()
 
     def _pass_on(self) -> None:
-        """One frame now, the next in the loop's next turn: a worker speaks for all its streams at once, and remote
-        requests must not wait for all of them."""
+        """One frame now, the next in the loop's next turn.
+
+        A worker speaks for all its streams at once, and remote requests must not wait for all of them.
+        """
         if not self._frames:
             return
         try:

@@ -52,9 +52,10 @@ async def rate(demo, clients, seconds):
 
 @pytest.mark.full
 async def test_eight_streams_share_the_engine(run):
-    """One thread computes, so eight streams gain what batching saves beside the arithmetic itself.
+    """Eight streams gain what batching saves beside the arithmetic itself, and a second thread where a core is idle.
 
-    A decode of eight rows takes 5.5 times as long as one of a single row, where the CPU's caches hold the model.
+    On one thread a decode of eight rows takes 5.5 times as long as one of a single row, where the CPU's caches hold
+    the model.
     """
     best = 0.0
     async with run(slots=8) as demo:
@@ -64,7 +65,7 @@ async def test_eight_streams_share_the_engine(run):
             eight, worst_first_s = await rate(demo, 8, 1.5)
             best = max(best, eight / one)
             say(f"1: {one:.0f}, 8: {eight:.0f} tok/s ({eight / one:.2f}x), first token {worst_first_s * 1e3:.1f} ms")
-            if best >= 1.1 and eight >= 2500 and worst_first_s <= 0.1:
+            if best >= 1.5 and eight >= 2500 and worst_first_s <= 0.1:
                 return
     pytest.fail(f"8 streams were at best {best:.2f} times one stream")
 
