@@ -22,7 +22,7 @@ from gateway.state.errands import Errands, Work
 from gateway.state.errors import DamagedStoreError, StoreError, StoreInUseError, translate
 from gateway.state.pending import Pending
 from gateway.state.salvage import restore_keys, restore_rows
-from gateway.state.way import ROWS_IN_A_ROW, give_way, step_back
+from gateway.state.way import ROWS_IN_A_ROW, give_way
 from gateway.state.writer import RECORDS_MAX_BYTES, EndpointEvent, Writer
 from gateway.state.writing import Writing
 
@@ -160,7 +160,6 @@ class Store:
         self._hurry.set()
 
     def _run(self) -> None:
-        step_back()
         while not self._stopping:
             self._wake.wait(self._wait_s())
             self._wake.clear()
