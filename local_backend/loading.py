@@ -15,7 +15,7 @@ from local_backend.frames import WorkerFacts, WorkerSpec
 from local_backend.requests import RENDER_MAX_S, time_limit
 
 SMALL_MAX_BYTES: Final = 64 * 2**20
-"""Files up to this size are small: one thread, no lock, nothing worth interrupting."""
+"""Files up to this size are small: one thread (two where that pays), no lock, nothing worth interrupting."""
 
 _CPUINFO: Final = Path("/proc/cpuinfo")
 _KEPT_OPEN: list[int] = []
