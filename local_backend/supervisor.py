@@ -92,10 +92,8 @@ class Supervisor:
 
     @property
     def can_serve(self) -> bool:
-        """Whether a request is worth sending: it would be answered, or would load the model."""
-        if self.state == "refused":
-            return time.monotonic() >= self._next_start_at_s
-        return self.state != "crashed"
+        """Whether a request is worth sending: it would be answered, load the model, or be told when to come back."""
+        return self.state != "refused" or time.monotonic() >= self._next_start_at_s
 
     def start(self) -> None:
         """Start the worker, in the background. Idempotent."""
