@@ -147,7 +147,7 @@ class WorkerLink(asyncio.Protocol):
         """The worker is gone. What is under way waits for `fail`, which knows why."""
         self._transport = None
         while self._frames:
-            self._take(*self._frames.popleft())
+            self._take_next()
         if not self.verdict.done():
             self.verdict.set_result(None)
         if not self.lost.done():
@@ -168,14 +168,17 @@ class WorkerLink(asyncio.Protocol):
 
         A worker speaks for all its streams at once, and remote requests must not wait for all of them.
         """
-        if not self._frames:
-            return
+        if self._frames:
+            self._take_next()
+        if self._frames:
+            self._loop.call_soon(self._pass_on)
+
+    def _take_next(self) -> None:
         try:
             self._take(*self._frames.popleft())
         except msgspec.MsgspecError:
+            self._frames.clear()
             self.close()
-        if self._frames:
-            self._loop.call_soon(self._pass_on)
 
     def _take(self, kind: Kind, number: int, payload: bytes) -> None:
         if kind in (Kind.READY, Kind.REFUSED):

@@ -277,7 +277,8 @@ class Engine:
         if self._batch.count == 0:
             return
         started = time.monotonic()
-        code = self._context.decode(self._batch, self._second_thread.choose(self._batch.count, started))
+        self._context.use_threads(self._second_thread.choose(self._batch.count, started))
+        code = self._context.decode(self._batch)
         self._steps += 1
         if code != 0:
             self._recover(code, happenings)
@@ -285,8 +286,7 @@ class Engine:
         self._commit()
         ended = time.monotonic()
         self._pace.learn(ended - started, prompt_tokens, self._batch.count - prompt_tokens)
-        if not prompt_tokens:
-            self._second_thread.learn(self._batch.count, ended - started, ended)
+        self._second_thread.learn(0 if prompt_tokens else self._batch.count, ended - started, ended)
         self._prompted += prompt_tokens
         for sequence in list(self._running):
             if sequence.row >= 0:

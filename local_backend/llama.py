@@ -229,7 +229,7 @@ class Context:
         cells: KV cells shared by all sequences, in tokens.
         sequences: How many sequences there may be.
         batch_tokens: The most tokens in one `decode`.
-        threads: CPU threads.
+        threads: CPU threads, at first.
     """
 
     def __init__(self, model: Model, *, cells: int, sequences: int, batch_tokens: int, threads: int) -> None:
@@ -252,11 +252,14 @@ class Context:
         self._abort = lib.ggml_abort_callback(_ignoring_data(wanted))
         lib.llama_set_abort_callback(self.pointer, self._abort, None)
 
-    def decode(self, batch: "Batch", threads: int) -> int:
-        """Compute a batch. 0 is good, 1 means no KV room, ABORTED aborted, below 0 a failure."""
+    def use_threads(self, threads: int) -> None:
+        """Compute with so many from now on."""
         if threads != self._threads:
             self._threads = threads
             lib.llama_set_n_threads(self.pointer, threads, threads)
+
+    def decode(self, batch: "Batch") -> int:
+        """Compute a batch. 0 is good, 1 means no KV room, ABORTED aborted, below 0 a failure."""
         return int(lib.llama_decode(self.pointer, batch.struct))
 
     def forget(self, sequence: int, start: int = 0) -> bool:

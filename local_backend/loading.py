@@ -115,7 +115,7 @@ def _prove(model: llama.Model) -> None:
         batch = llama.Batch(8, 1)
         batch.clear()
         row = batch.add(0, [max(model.vocabulary.bos, 0)], 0, want_last=True)
-        code = context.decode(batch, threads=1)
+        code = context.decode(batch)
         if code != 0:
             raise NotReadyError(f"llama.cpp could not compute a first token with this file (it answered {code})")
         if not all(map(math.isfinite, context.logits(row)[: model.vocabulary.size])):

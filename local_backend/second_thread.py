@@ -45,7 +45,7 @@ class SecondThread:
         return self._threads + (self._pays is not self._trying)
 
     def learn(self, rows: int, took_s: float, now_s: float) -> None:
-        """The step took so long, with so many rows that were not of a prompt."""
+        """A step of so many rows took so long. One with a prompt in it says nothing: it counts as none."""
         if not self._wanted or rows < ROWS_MIN:
             return
         row_s = took_s / rows

@@ -23,7 +23,7 @@ def main() -> None:
         context = llama.Context(model, cells=256, sequences=1, batch_tokens=BATCH_TOKENS, threads=1)
         batch = llama.Batch(BATCH_TOKENS, 1)
         batch.add(0, list(range(1, BATCH_TOKENS + 1)), 0, want_last=True)
-        code = context.decode(batch, threads=1)
+        code = context.decode(batch)
     except (llama.BindingError, llama.LoadError) as error:
         raise SystemExit(str(error)) from error
     if code != 0:

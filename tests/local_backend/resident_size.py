@@ -21,7 +21,7 @@ def main() -> None:
     for start in range(0, 2 * BATCH_TOKENS, BATCH_TOKENS):
         batch.clear()
         batch.add(0, [10 + token % 900 for token in range(BATCH_TOKENS)], start, want_last=True)
-        code = context.decode(batch, threads=1)
+        code = context.decode(batch)
         if code != 0:
             raise SystemExit(f"decode answered {code}")
     status = Path("/proc/self/status").read_text(encoding="ascii")

@@ -71,3 +71,13 @@ async def test_nonsense_hangs_up():
     assert wire.closed
     link.fail(WorkerCrashedError("gone", retry_after_s=1.0))
     assert (await tasks[0]).status == WorkerCrashedError("gone", retry_after_s=1.0).status
+
+
+async def test_nonsense_among_the_last_words_does_not_hide_that_the_worker_is_gone():
+    link, tasks = await asked(1)
+    link.data_received(encode_frame(Kind.LINES, 1, b"a") + encode_frame(Kind.READY, 0, b"no JSON"))
+    link.connection_lost(None)
+    assert link.lost.done()
+    assert link.verdict.result() is None
+    link.fail(WorkerCrashedError("gone", retry_after_s=1.0))
+    assert (await (await tasks[0]).read()).startswith(b"a")
