@@ -28,7 +28,7 @@ ADVICE = {
 """By code."""
 
 ROOT_ADVICE = {
-    "internal_error": "A fault of the gateway. Report it with the `x-generation-id` and the log around it.",
+    "internal_error": "A fault of the gateway. Report it with the lines of the log that carry its id.",
     "invalid_request": "Correct the member that `param` names; the message says what was expected.",
     "payload_too_large": "Send less at once; the bounds are in [limits](limits.md).",
     "invalid_api_key": "Send `authorization: Bearer <client key>` with a key of `gateway.client_keys`.",

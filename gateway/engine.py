@@ -112,7 +112,7 @@ class Engine:
         except MixgateError as senseless:
             # What would have been decided without these wishes is what there is to say of it.
             without = self._decide(request, target, fleet, loop.time(), NO_WISHES, caller)
-            self._leave(without, origin, (), "failed", senseless.code)
+            self._refuse(without, origin, senseless)
             raise
         decision = self._decide(request, target, fleet, loop.time(), wishes, caller, self._grants(origin.key_id))
         if self.learned.sessions is not None and (warmer := await self.learned.ask_others(decision)) is not None:
@@ -121,7 +121,7 @@ class Engine:
             decision = await self._make_fit(decision, fleet)
         if not decision.plan.candidates and not decision.plan.resting:
             error = refusal(decision, fleet)
-            self._leave(decision, origin, (), "failed", error.code)
+            self._refuse(decision, origin, error)
             raise error
         payment: Payment | None = None
         try:
@@ -132,7 +132,7 @@ class Engine:
         except MixgateError as refused:
             if payment is not None:
                 payment.release()
-            self._leave(decision, origin, (), "failed", refused.code)
+            self._refuse(decision, origin, refused)
             raise
         answer = Answer(decision.request, course, decision.compressed)
         answer.clamped_tokens = decision.clamped_tokens
@@ -350,6 +350,11 @@ class Engine:
             answer.cost_in_nusd,
             now_s,
         )
+
+    def _refuse(self, decision: Decision, origin: Origin, error: MixgateError) -> None:
+        """Leave the record of a request that nobody is asked for; its error says where to find it."""
+        error.generation_id = origin.generation_id
+        self._leave(decision, origin, (), "failed", error.code)
 
     def _leave(
         self,

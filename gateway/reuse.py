@@ -138,6 +138,7 @@ class Reuse:
             except BaseException as error:
                 listener.leave()
                 if isinstance(error, MixgateError):
+                    error.generation_id = question.origin.generation_id
                     told.tell("failed", error.code, "", None)
                 else:
                     told.tell("cancelled", None, "", None)

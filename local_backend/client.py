@@ -185,9 +185,10 @@ class WorkerLink(asyncio.Protocol):
             if not self.verdict.done():
                 self.verdict.set_result((_facts if kind is Kind.READY else _refusals).decode(payload))
         elif kind is Kind.STATS:
+            stats = _stats.decode(payload)
             waiter = self._stats.pop(number, None)
             if waiter is not None and not waiter.done():
-                waiter.set_result(_stats.decode(payload))
+                waiter.set_result(stats)
         elif (exchange := self._exchanges.get(number)) is not None:
             self._take_answer(kind, number, exchange, payload)
 
@@ -195,13 +196,15 @@ class WorkerLink(asyncio.Protocol):
         if kind in (Kind.WAITING, Kind.RUNNING):
             exchange.waiting = kind is Kind.WAITING
             return
+        # Before the exchange is let go of: if this cannot be read, `fail` must still find it.
+        refusal = _refusals.decode(payload) if kind is Kind.HEAD_ERROR else None
         last = kind is not Kind.LINES
         if last:
             del self._exchanges[number]
             if self.answered is not None:
                 self.answered(exchange.fingerprint)
-        if kind is Kind.HEAD_ERROR:
-            self._settle(exchange, refusal_response(_refusals.decode(payload)))
+        if refusal is not None:
+            self._settle(exchange, refusal_response(refusal))
             return
         if exchange.response is None:
             exchange.response = LocalResponse(

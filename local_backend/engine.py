@@ -20,8 +20,8 @@ from local_backend.frames import WorkerStats
 from local_backend.jobs import Failed, Finished, Happening, Job, Sequence, Started, TextOut, sequences_of
 from local_backend.pace import Pace, bounded_wait_s
 from local_backend.sampling import Sampler, logprob_entry
-from local_backend.second_thread import SecondThread
 from local_backend.slots import Slot, place
+from local_backend.threads import Threads
 
 BATCH_MAX_TOKENS: Final = 512
 WAIT_MAX_S: Final = 120.0
@@ -86,7 +86,7 @@ class Engine:
         self._stopping = False
         self._pressing = False
         self._pace = Pace(batch_max_tokens=BATCH_MAX_TOKENS)
-        self._second_thread = SecondThread(threads, wanted=second_thread)
+        self._threads = Threads(threads, second_thread=second_thread)
         self._steps = self._admitted = self._generated = self._prompted = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -277,7 +277,7 @@ class Engine:
         if self._batch.count == 0:
             return
         started = time.monotonic()
-        self._context.use_threads(self._second_thread.choose(self._batch.count, started))
+        self._context.use_threads(self._threads.begin(self._batch.count, started))
         code = self._context.decode(self._batch)
         self._steps += 1
         if code != 0:
@@ -286,7 +286,7 @@ class Engine:
         self._commit()
         ended = time.monotonic()
         self._pace.learn(ended - started, prompt_tokens, self._batch.count - prompt_tokens)
-        self._second_thread.learn(0 if prompt_tokens else self._batch.count, ended - started, ended)
+        self._threads.end(0 if prompt_tokens else self._batch.count, ended - started, ended)
         self._prompted += prompt_tokens
         for sequence in list(self._running):
             if sequence.row >= 0:

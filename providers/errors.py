@@ -39,6 +39,8 @@ class MixgateError(Exception):
     type: ClassVar[str] = "api_error"
     source: ClassVar[Source] = "gateway"
     retryable: ClassVar[bool] = False
+    generation_id: str = ""
+    """The request whose record says why, where it was refused before anybody was asked."""
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message[:MESSAGE_MAX_CHARS])

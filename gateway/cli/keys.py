@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from gateway.cli.key_changes import find_desk, read_desk
+from gateway.cli.key_names import warn_of_unknown
 from gateway.cli.output import EXIT_CONFIGURATION, fail, print_table
 from gateway.keys.changes import US_PER_S
 from gateway.keys.key import STRICTNESS, WINDOWS
@@ -86,6 +87,7 @@ def create(
     if team is not None:
         body["mixgate"]["parent"] = _find(team, remote=url is not None)
     _show_key(find_desk(url, token, config).change("POST", "", body), as_json=as_json)
+    _warn(body, url, config)  # only now: a key's text is shown once, and nothing may come in between
 
 
 @command.command("change")
@@ -107,6 +109,7 @@ def change(
     if body == {"mixgate": {}}:
         raise click.UsageError("say what is to change")
     _patch(key, body, as_json=as_json, url=url, token=token, config=config)
+    _warn(body, url, config)
 
 
 @command.command("disable")
@@ -193,6 +196,13 @@ def _patch(
 ) -> None:
     tail = f"/{_find(key, remote=url is not None)}"
     _show(find_desk(url, token, config).change("PATCH", tail, body), as_json=as_json)
+
+
+def _warn(body: dict[str, Any], url: str | None, config: Path | None) -> None:
+    """Say which models nobody knows. What a gateway elsewhere knows is not known here."""
+    models = body["mixgate"].get("models")
+    if models and url is None:
+        warn_of_unknown(models, config)
 
 
 def _find(key: str, *, remote: bool) -> str:

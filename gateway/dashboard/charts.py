@@ -106,10 +106,10 @@ def draw(body: bytes) -> bytes:
 
 def _pygal() -> ModuleType:
     """Imported on the first chart: it takes longer than the rest of the gateway's start together."""
-    known = {id(finder) for finder in sys.meta_path}
     pygal = import_module("pygal")
-    # It adds a finder for plug-ins, which Python warns of at every import from then on.
-    sys.meta_path[:] = [finder for finder in sys.meta_path if id(finder) in known]
+    # It adds a finder for plug-ins, which Python warns of at every import from then on. Only this one goes: pygal also
+    # imports importlib_metadata, whose finder takes the place of Python's own for what is installed in which version.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != pygal.__name__]
     return pygal
 
 

@@ -19,7 +19,7 @@ from gateway.server.client import AsgiClient
 from gateway.server.client_hints import read_hints
 from gateway.server.completions import Completions, no_json
 from gateway.server.endpoints import list_endpoints
-from gateway.server.errors import error_answer, error_headers, put_error
+from gateway.server.errors import error_answer, put_error, refusal_headers
 from gateway.server.exchange import Answerer, Exchange
 from gateway.server.explain import explain_request
 from gateway.server.idempotency import IDEMPOTENCY_KEY, Idempotency
@@ -253,5 +253,5 @@ async def send_json(send: Send, body: Any, status: int = 200, headers: Iterable[
 
 
 async def _send_error(send: Send, error: MixgateError) -> None:
-    await send({"type": "http.response.start", "status": error.status, "headers": error_headers(error)})
+    await send({"type": "http.response.start", "status": error.status, "headers": refusal_headers(error)})
     await send({"type": "http.response.body", "body": error_answer(error)})

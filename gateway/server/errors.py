@@ -70,9 +70,17 @@ def error_headers(error: MixgateError) -> list[tuple[bytes, bytes]]:
     return headers
 
 
+def refusal_headers(error: MixgateError) -> list[tuple[bytes, bytes]]:
+    """Those of an error that came before anybody was asked: where there is a record, the id under which it is found."""
+    headers = error_headers(error)
+    if error.generation_id:
+        headers.append((b"x-generation-id", error.generation_id.encode()))
+    return headers
+
+
 def put_error(
     client: Client, error: MixgateError, availability: dict[str, Any] | None = None
 ) -> Awaitable[None] | None:
-    """Answer with an error, as `Client.put`; `availability` as `error_answer` has it."""
+    """Answer with an error that came before anybody was asked, as `Client.put`; `availability` as in `error_answer`."""
     body = error_answer(error, availability=availability)
-    return client.put(error.status, header_block(error_headers(error)), body)
+    return client.put(error.status, header_block(refusal_headers(error)), body)

@@ -5,6 +5,7 @@ import json
 import zlib
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli import main
@@ -89,3 +90,23 @@ async def test_a_dry_run_tells_the_same_decision_and_asks_nobody(tmp_path: Path)
     assert shown.exit_code == 0, shown.output
     assert json.loads(shown.output)["would_ask"] == ["p0/up", "p1/up"]
     assert refused.status_code == 404
+
+
+@pytest.mark.parametrize("surface", ["/v1", "/api/v1"])
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "once"}, {"x-openrouter-cache": "true"}])
+async def test_a_refusal_before_anybody_was_asked_says_under_which_id_it_is_explained(
+    tmp_path: Path, surface: str, headers: dict[str, str]
+):
+    async with fake_provider() as provider:
+        config = openai_config(provider.base_url).replace("context_tokens: 32768", "context_tokens: 1024")
+        async with running_gateway(config, tmp_path) as running:
+            path = f"{surface}/chat/completions"
+            told = await running.client.post(path, json=chat("word " * 5000), headers=headers)
+            assert (told.status_code, told.json()["error"]["code"]) == (400, "context_length_exceeded"), told.text
+            unknown = await running.client.post(path, json={**chat("a"), "model": "nope"})
+            await flushed(running)
+            shown = explain(tmp_path / "home", *told.headers.get_list("x-generation-id"))
+        assert provider.requests == []
+    assert shown.exit_code == 0, shown.output
+    assert "context_length_exceeded" in shown.output
+    assert "x-generation-id" not in unknown.headers, "nothing was decided, so there is no record"

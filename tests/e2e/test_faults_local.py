@@ -7,7 +7,14 @@ import signal
 import time
 from contextlib import asynccontextmanager
 
+import pytest
+
 from gateway import attempts
+from gateway.health.breaker import FAILURES_MAX
+from local_backend import restarts
+from local_backend.errors import WorkerCrashedError
+from local_backend.restarts import CIRCUIT_OPEN_S
+from local_backend.supervisor import Supervisor
 from tests.fakes.duo import PREFILLING
 from tests.fakes.engine import needs_engine
 from tests.fakes.gateway import chat, running_gateway
@@ -100,6 +107,27 @@ async def test_without_anybody_else_a_killed_worker_is_a_503_with_a_time(tmp_pat
             else:
                 assert told.complete  # it was loaded again in time
             await asyncio.sleep(0.3)
+
+
+async def test_while_a_model_that_kept_crashing_rests_it_stays_in_the_plan_and_its_503_has_a_time(
+    tmp_path, monkeypatch
+):
+    async def crashes_at_once(_):
+        return None
+
+    monkeypatch.setattr(Supervisor, "_live_once", crashes_at_once)
+    monkeypatch.setattr(restarts, "BACK_OFFS_S", (0.0,))
+    async with running_gateway(LOCAL.format(slots=1), tmp_path) as running:
+        with pytest.raises(WorkerCrashedError):
+            await running.gateway._local.wait_ready("tiny")
+        assert running.gateway._local.models()[0].state == "crashed"
+        for _ in range(FAILURES_MAX + 2):  # so that its Breaker opens meanwhile
+            decided = (await running.client.post("/v1/route/explain", json=ASK)).json()
+            assert (decided["would_ask"], decided["excluded"]) == (["local/tiny"], [])
+            told = await listen(running.client, ASK)
+            assert told.status == 503, told.body
+            assert 1 <= int(told.headers["retry-after"]) <= CIRCUIT_OPEN_S
+            assert told.headers["x-should-retry"] == "true"
 
 
 async def test_an_answer_whose_worker_is_killed_goes_on_elsewhere_or_says_that_it_broke_off(tmp_path):

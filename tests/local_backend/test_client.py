@@ -3,12 +3,14 @@
 import asyncio
 
 import msgspec
+import pytest
 
-from local_backend.client import WorkerLink
+from local_backend.client import WorkerLink, fingerprint
 from local_backend.errors import WorkerCrashedError
-from local_backend.frames import Kind, WorkerSpec, encode_frame
+from local_backend.frames import Kind, Refusal, WorkerSpec, encode_frame
 
 SPEC = WorkerSpec(name="demo", path="x", demo_path="x", slots=8, context_tokens=256, queue=1)
+GONE = WorkerCrashedError("gone", retry_after_s=1.0)
 
 
 class Wire:
@@ -58,7 +60,7 @@ async def test_what_was_said_before_the_end_is_heard_before_the_error():
     link, tasks = await asked(3)
     link.data_received(b"".join(encode_frame(Kind.LINES, number, b'{"t":"text"}\n') for number in (1, 2, 3)))
     link.connection_lost(None)
-    link.fail(WorkerCrashedError("gone", retry_after_s=1.0))
+    link.fail(GONE)
     for task in tasks:
         lines = (await (await task).read()).splitlines()
         assert [msgspec.json.decode(line)["t"] for line in lines] == ["text", "error"]
@@ -69,8 +71,8 @@ async def test_nonsense_hangs_up():
     wire = link._transport
     link.data_received(b"\xff" * 64)
     assert wire.closed
-    link.fail(WorkerCrashedError("gone", retry_after_s=1.0))
-    assert (await tasks[0]).status == WorkerCrashedError("gone", retry_after_s=1.0).status
+    link.fail(GONE)
+    assert (await tasks[0]).status == GONE.status
 
 
 async def test_nonsense_among_the_last_words_does_not_hide_that_the_worker_is_gone():
@@ -79,5 +81,42 @@ async def test_nonsense_among_the_last_words_does_not_hide_that_the_worker_is_go
     link.connection_lost(None)
     assert link.lost.done()
     assert link.verdict.result() is None
-    link.fail(WorkerCrashedError("gone", retry_after_s=1.0))
+    link.fail(GONE)
     assert (await (await tasks[0]).read()).startswith(b"a")
+
+
+@pytest.mark.parametrize("payload", [b"no JSON", b'{"status": "many"}', b""])
+async def test_a_refusal_that_cannot_be_read_does_not_leave_its_request_without_an_answer(payload):
+    link, tasks = await asked(2)
+    wire, answered = link._transport, []
+    link.answered = answered.append
+    link.data_received(encode_frame(Kind.HEAD_ERROR, 1, payload))
+    assert wire.closed
+    link.connection_lost(None)
+    assert link.busy == 2
+    assert link.fail(GONE) == [fingerprint(b"{}")] * 2
+    async with asyncio.timeout(1):
+        assert [(await task).status for task in tasks] == [GONE.status] * 2
+    assert answered == []
+
+
+async def test_figures_that_cannot_be_read_do_not_leave_who_asked_for_them_waiting():
+    link, _ = await asked(0)
+    task = asyncio.create_task(link.stats())
+    await asyncio.sleep(0)
+    link.data_received(encode_frame(Kind.STATS, 1, b"no JSON"))
+    link.connection_lost(None)
+    link.fail(GONE)
+    with pytest.raises(WorkerCrashedError):
+        async with asyncio.timeout(1):
+            await task
+
+
+async def test_a_refusal_that_can_be_read_ends_its_request_alone():
+    link, tasks = await asked(2)
+    refusal = Refusal(status=503, code="local_queue_full", message="full", retry_after_s=2.5)
+    link.data_received(encode_frame(Kind.HEAD_ERROR, 1, msgspec.json.encode(refusal)))
+    response = await tasks[0]
+    assert (response.status, response.headers["retry-after"], link.busy) == (503, "3", 1)
+    assert not tasks[1].done()
+    tasks[1].cancel()

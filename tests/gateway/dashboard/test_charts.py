@@ -1,6 +1,10 @@
 """Charts: SVG that a strict policy lets through, with the words and links that were given, whatever they are."""
 
 import json
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -9,8 +13,15 @@ from hypothesis import strategies as st
 
 from gateway.dashboard.charts import MAX_BODY_BYTES, MAX_POINTS, MAX_SERIES, ChartError, draw
 
+ROOT = Path(__file__).parents[3]
 SVG = "{http://www.w3.org/2000/svg}"
 KINDS = ("bars", "stacked-bars", "lines", "time-line")
+AFTER_A_CHART = """
+import importlib.metadata, importlib.util, sys
+from gateway.dashboard.charts import draw
+draw(sys.stdin.buffer.read())
+print(importlib.metadata.version("pygal"), importlib.util.find_spec("nowhere"))
+"""
 
 
 def described(kind="stacked-bars", points=5, series=2, **more):
@@ -92,6 +103,14 @@ def test_what_is_no_chart_is_refused_in_words(change):
 def test_any_bytes_are_refused_in_words(body):
     with pytest.raises(ChartError):
         draw(body)
+
+
+def test_after_a_chart_the_process_still_finds_what_is_installed_and_is_not_warned_of_a_finder():
+    """In a process of its own: drawing the first chart once made every version unknown to all tests that came later."""
+    command = [sys.executable, "-W", "error::ImportWarning", "-c", AFTER_A_CHART]
+    chart = json.dumps(described()).encode()
+    done = subprocess.run(command, input=chart, cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert (done.stdout.decode().split(), done.stderr) == ([version("pygal"), "None"], b"")
 
 
 @settings(max_examples=30, deadline=None)
