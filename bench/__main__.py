@@ -74,6 +74,9 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         "--beside-local", action="store_true", help="only what remote requests suffer beside a busy local worker"
     )
     parser.add_argument(
+        "--local-model", type=_file, metavar="FILE", help="with --beside-local: this GGUF instead of the bundled model"
+    )
+    parser.add_argument(
         "--dashboard", action="store_true", help="only how soon the dashboard shows something over a large ledger"
     )
     parser.add_argument(
@@ -81,6 +84,13 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=OUT, help="where results and logs go (default bench/out)")
     return parser.parse_args(words)
+
+
+def _file(text: str) -> Path:
+    path = Path(text).absolute()
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return path
 
 
 def _names(known: Any) -> Any:
@@ -136,9 +146,14 @@ def _say(line: str) -> None:
 def run_beside_local(bench: Bench, options: argparse.Namespace) -> int:
     """What remote requests suffer beside the local worker."""
     pairs = 1 if options.quick else PAIRS_DEFAULT
-    idle, busy = measure_beside_local(bench, pairs, _say)
-    seen = {"idle": [asdict(one) for one in idle], "busy": [asdict(one) for one in busy]}
-    title = "Remote requests beside 8 streams of the local demonstration model"
+    model: Path | None = options.local_model
+    idle, busy = measure_beside_local(bench, pairs, _say, model)
+    seen = {
+        "model": None if model is None else model.name,
+        "idle": [asdict(one) for one in idle],
+        "busy": [asdict(one) for one in busy],
+    }
+    title = f"Remote requests beside 8 streams of {'the local demonstration model' if model is None else model.name}"
     return _tell("beside_local", title, judge_beside_local(idle, busy), options, seen)
 
 

@@ -61,7 +61,8 @@ def judge_beside_local(idle: Sequence[Condition], busy: Sequence[Condition]) -> 
     }
     for name, of in overheads.items():
         before, after = _median(idle, of), _median(busy, of)
-        ratio = after / before if before and after is not None and before > 0 else None
+        # Less than nothing was measured only where the windows straight to the mock were disturbed.
+        ratio = after / before if before is not None and after is not None and before > 0 <= after else None
         found.append(
             judge_at_most(f"remote overhead {name} beside 8 local streams", "x idle", OVERHEAD_RATIO_MAX, ratio)
         )
@@ -76,9 +77,15 @@ def _median(conditions: Sequence[Condition], of: Callable[[Condition], float]) -
 
 
 def measure_beside_local(
-    bench: Bench, pairs: int, say: Callable[[str], None]
+    bench: Bench, pairs: int, say: Callable[[str], None], model: Path | None = None
 ) -> tuple[list[Condition], list[Condition]]:
     """Windows with the worker idle and with it busy, in turn, on one running gateway.
+
+    Args:
+        bench: The mock, and the tools.
+        pairs: Of windows.
+        say: Told how far it is.
+        model: A GGUF file; without one, the bundled model.
 
     Raises:
         UnavailableError: The gateway or its local worker can't be run here.
@@ -87,7 +94,7 @@ def measure_beside_local(
     lag_file = place.folder / "lag.bin"
     lag_file.write_bytes(b"")
     config = place.folder / "providers.yaml"
-    config.write_text(_with_local(mixgate_config(place.upstream_port)))
+    config.write_text(_with_local(mixgate_config(place.upstream_port), model))
     command = (sys.executable, "-P", "-m", "bench.watched_serve", *target.command[1:])
     paths = filter(None, (target.environment["PYTHONPATH"], str(ROOT)))
     environment = {**target.environment, LAG_FILE: str(lag_file), "PYTHONPATH": os.pathsep.join(paths)}
@@ -107,12 +114,10 @@ def measure_beside_local(
     return idle, busy
 
 
-def _with_local(config: str) -> str:
+def _with_local(config: str, model: Path | None) -> str:
     document = json.loads(config)
-    document["providers"]["local"] = {
-        "dialect": "local",
-        "models": {"tiny": {"file": "bundled", "serves": "demo", "context_tokens": 2048, "load": "boot"}},
-    }
+    row = {"file": "bundled" if model is None else str(model), "serves": "demo", "context_tokens": 2048, "load": "boot"}
+    document["providers"]["local"] = {"dialect": "local", "models": {"local": {**row, "slots": LOCAL_STREAMS}}}
     return json.dumps(document, indent=1)
 
 

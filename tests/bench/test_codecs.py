@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.beside_local import Condition, judge_beside_local, lag_p99_ms
+from bench.__main__ import parse
+from bench.beside_local import LOCAL_STREAMS, Condition, _with_local, judge_beside_local, lag_p99_ms
 from bench.codecs import NOT_STREAMED, measure_codecs
 from bench.report import keep, save
 from bench.targets import UnavailableError
@@ -58,6 +59,24 @@ def test_the_bars_beside_the_worker_are_medians_of_pairs():
     assert worse["event loop lag p99, busy worker"].status == "FAIL"
     assert worse["event loop lag p99, idle worker"].status == "PASS"
     assert {judged.status for judged in judge_beside_local([], [])} == {"not run"}
+
+
+def test_an_overhead_below_nothing_is_no_measurement():
+    disturbed = Condition(p50_us=60, p99_us=100, direct_p50_us=10, direct_p99_us=300, lag_p99_ms=0.1)
+    by_name = {judged.name: judged.status for judged in judge_beside_local([IDLE], [disturbed])}
+    assert by_name["remote overhead p99 beside 8 local streams"] == "not run"
+    assert by_name["remote overhead p50 beside 8 local streams"] == "PASS"
+
+
+def test_another_model_can_be_measured_and_must_be_there(tmp_path, capsys):
+    file = tmp_path / "other.gguf"
+    with pytest.raises(SystemExit):
+        parse(["--beside-local", "--local-model", str(file)])
+    assert f"there is no file {file}" in capsys.readouterr().err
+    file.touch()
+    model = parse(["--beside-local", "--local-model", str(file)]).local_model
+    row = json.loads(_with_local('{"providers": {}}', model))["providers"]["local"]["models"]["local"]
+    assert (row["file"], row["slots"]) == (str(file), LOCAL_STREAMS)
 
 
 def test_lag_counts_only_within_its_window():
