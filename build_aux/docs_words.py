@@ -84,6 +84,9 @@ KEY_NOTES = {
     "providers.NAME.models.ID.max_output_tokens": "Requests for more go elsewhere",
     "providers.NAME.models.ID.price": "Endpoints without one are asked after those that have one",
     "providers.NAME.models.ID.state": "`unverified` is asked after the others, but under `ordered`",
+    "providers.NAME.models.ID.threads": (
+        "Left out: [as suits the model and the machine](../explanation/local-backend.md#which-cores-compute)"
+    ),
     "providers.NAME.models.ID.slots": "Left out: 4, for the bundled model 8. The worker takes at most 16",
     "providers.NAME.models.ID.load": "Left out: `boot`",
     "routes.NAME.policy": "See [how policies order](../explanation/routing.md#policies)",

@@ -382,6 +382,7 @@ def local_models(catalogue: Catalogue) -> tuple[LocalModelSpec, ...]:
             file=model.file,
             slots=model.slots,
             context_tokens=model.context_tokens,
+            threads=model.threads,
             load=model.load,
         )
         for model in catalogue.local_models

@@ -1,6 +1,6 @@
 """Names that a key is limited to and that the configuration does not know: told, and taken all the same.
 
-A key may be made before its models are configured.
+A key may be made before its models and providers are configured.
 """
 
 import os
@@ -16,18 +16,33 @@ from gateway.config.secrets import show
 from gateway.errors import ConfigError, ConfigProblem
 
 
-def warn_of_unknown(models: Sequence[str], config: Path | None) -> None:
+def warn_of_unknown(models: Sequence[str], providers: Sequence[str], config: Path | None) -> None:
     """Warn of each name by which a key may use nobody.
 
     Args:
         models: What the key is limited to.
+        providers: The same, of providers.
         config: The configuration that was named; a broken or missing one knows no names, and is not complained of.
     """
     try:
         catalogue = load(find_config(config, os.environ, Path.cwd()), os.environ, has_issued_keys=True)
     except ConfigError:
         return
-    print_problems(unknown_names(models, catalogue), "warning")
+    print_problems([*unknown_names(models, catalogue), *unknown_providers(providers, catalogue)], "warning")
+
+
+def unknown_providers(providers: Sequence[str], catalogue: Catalogue) -> list[ConfigProblem]:
+    """A complaint about each of the names that is no Provider's."""
+    known = [*catalogue.providers]
+    return [
+        ConfigProblem(
+            str(catalogue.path),
+            f"no Provider is called {show(name)}{did_you_mean(name, known)}",
+            spell_fix(name, known, "see `mixgate check`, or configure it"),
+        )
+        for name in providers
+        if name not in catalogue.providers
+    ]
 
 
 def unknown_names(models: Sequence[str], catalogue: Catalogue) -> list[ConfigProblem]:

@@ -199,10 +199,10 @@ def _patch(
 
 
 def _warn(body: dict[str, Any], url: str | None, config: Path | None) -> None:
-    """Say which models nobody knows. What a gateway elsewhere knows is not known here."""
-    models = body["mixgate"].get("models")
-    if models and url is None:
-        warn_of_unknown(models, config)
+    """Say which names nobody knows. What a gateway elsewhere knows is not known here."""
+    models, providers = (body["mixgate"].get(name) or () for name in ("models", "providers"))
+    if (models or providers) and url is None:
+        warn_of_unknown(models, providers, config)
 
 
 def _find(key: str, *, remote: bool) -> str:

@@ -97,6 +97,8 @@ class LocalModel(Struct, frozen=True, kw_only=True):
     slots: int
     context_tokens: int
     """Of one slot."""
+    threads: int | None = None
+    """`None` lets the worker decide."""
     load: Literal["boot", "lazy"]
     description: str | None = None
 

@@ -254,6 +254,7 @@ def _local_model(endpoint: Endpoint, row: ModelSection) -> LocalModel:
         file=row.file or "",
         slots=row.slots or (DEMO_SLOTS_DEFAULT if bundled else SLOTS_DEFAULT),
         context_tokens=endpoint.context_tokens or LOCAL_CONTEXT_TOKENS_DEFAULT,
+        threads=row.threads,
         load=row.load or "boot",
         description=row.description,
     )

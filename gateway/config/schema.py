@@ -15,6 +15,7 @@ from gateway.config.fields import (
     DRAIN_MAX_S,
     IN_FLIGHT_MAX,
     SLOTS_MAX,
+    THREADS_MAX,
     WORKERS_MAX,
     AbsolutePath,
     AsOf,
@@ -176,12 +177,15 @@ class ModelSection(Section):
     slots: int | None = Field(
         default=None, ge=1, le=SLOTS_MAX, description="Local only: requests answered at the same time"
     )
+    threads: int | None = Field(
+        default=None, ge=1, le=THREADS_MAX, description="Local only: threads of the CPU that compute"
+    )
     load: Literal["boot", "lazy"] | None = Field(
         default=None, description="Local only: load at the start or at the first request"
     )
 
 
-LOCAL_ONLY = ("file", "slots", "load")
+LOCAL_ONLY = ("file", "slots", "threads", "load")
 CLAIMABLE = (
     *(key for key in ModelSection.model_fields if key not in {*LOCAL_ONLY, "claims", "source", "as_of"}),
     *(f"price.{key}" for key in PRICE_KEYS),

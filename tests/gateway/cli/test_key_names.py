@@ -60,6 +60,10 @@ def test_a_key_for_a_model_that_nothing_is_called_is_made_and_that_is_said(run):
     ]
     assert all("providers.yaml" in line for line in warnings)
     assert 'fix: write "mixtral"' in made.stderr
+    provider = run("keys create other --models mixtral --providers one,oen,nope")
+    assert is_key(provider.stdout.strip())
+    warnings = [line.rpartition("warning: ")[2] for line in provider.stderr.splitlines() if "warning" in line]
+    assert warnings == ['no Provider is called "oen"; did you mean "one"?', 'no Provider is called "nope"']
     changed = run("keys change app --models othr")
     assert (changed.exit_code, 'did you mean "other"?' in changed.stderr, "warning" in changed.stdout) == (
         0,
@@ -70,7 +74,7 @@ def test_a_key_for_a_model_that_nothing_is_called_is_made_and_that_is_said(run):
 
 @pytest.mark.usefixtures("config")
 @pytest.mark.parametrize(
-    "line", ["create app", "create app --providers nope", f"create app --models {','.join(KNOWN)}"]
+    "line", ["create app", "create app --providers one,off", f"create app --models {','.join(KNOWN)}"]
 )
 def test_names_that_are_known_are_nothing_to_speak_of(run, line):
     made = run(f"keys {line}")

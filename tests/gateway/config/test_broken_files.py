@@ -139,6 +139,8 @@ CASES: dict[str, tuple[str, int, str, str]] = {
     "local with api_key": ("providers:\n  l:\n    dialect: local\n    api_key: env:A\n", 4, "has no api_key", "take it out"),
     "two local providers": ("providers:\n  l: {dialect: local}\n  m: {dialect: local}\n", 3, "local provider already", "under l"),
     "too many slots": (LOCAL + "{file: a.gguf, slots: 65}\n", 5, "slots is 65", "<= 16"),
+    "too many threads": (LOCAL + "{file: a.gguf, threads: 513}\n", 5, "threads is 513", "<= 512"),
+    "no threads": (LOCAL + "{file: a.gguf, threads: 0}\n", 5, "threads is 0", ">= 1"),
     "no slots": (LOCAL + "{file: a.gguf, slots: 0}\n", 5, "slots is 0", ">= 1"),
     "bad load": (LOCAL + "{file: a.gguf, load: later}\n", 5, "it can be boot, lazy", "boot"),
     "demo model behind a real name": (

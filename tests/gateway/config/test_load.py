@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.app import local_models
 from gateway.config.catalogue import Catalogue
 from gateway.config.dialects import DIALECTS as DIALECT_DEFAULTS
 from gateway.config.load import load
@@ -73,6 +74,12 @@ def test_the_file_of_the_design_loads(tmp_path: Path):
     assert all(entry.on for entry in catalogue.providers.values())
     assert [model.name for model in catalogue.local_models] == ["tiny-mixtral", "mixtral-8x7b-q4"]
     assert [model.slots for model in catalogue.local_models] == [8, 4]
+
+
+def test_the_threads_of_a_local_model_reach_its_worker(tmp_path: Path):
+    rows = "{big: {file: b.gguf, threads: 3}, small: {file: s.gguf}}"
+    catalogue = read(tmp_path, f"providers: {{local: {{dialect: local, models: {rows}}}}}", {})
+    assert [(one.name, one.threads) for one in local_models(catalogue)] == [("big", 3), ("small", None)]
 
 
 def test_the_shipped_file_works_unedited_with_no_key():
