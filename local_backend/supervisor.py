@@ -243,19 +243,29 @@ class Supervisor:
 
     async def _bury(self, link: WorkerLink) -> None:
         """The worker died: put it into words, and end what it was doing with them."""
-        process = self._process
-        words = "the worker process ended without a word"
-        if process is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(EXIT_WORDS_WAIT_S):
-                    await process.wait()
-            if process.returncode is not None:
-                words = explain_exit(process.returncode, self._last_words[-1] if self._last_words else "")
+        # Whoever asks from here on waits for the next worker, however long this one takes to be gone.
         self._link = None
-        self.reason = f"the worker process crashed: {words}"
-        for mark in link.fail(WorkerCrashedError(f"the local worker crashed: {words}", retry_after_s=1.0)):
-            self._suspects.mark(mark, time.monotonic())
+        self._set("starting", "the worker process crashed")
+        words = "the worker process ended without a word"
+        try:
+            words = await self._exit_in_words() or words
+        finally:
+            self.reason = f"the worker process crashed: {words}"
+            for mark in link.fail(WorkerCrashedError(f"the local worker crashed: {words}", retry_after_s=1.0)):
+                self._suspects.mark(mark, time.monotonic())
         _log.error("local model %s: %s; last words: %s", self.spec.name, self.reason, " | ".join(self._last_words))
+
+    async def _exit_in_words(self) -> str:
+        """What the process ended of; nothing where it takes too long to end."""
+        process = self._process
+        if process is None:
+            return ""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(EXIT_WORDS_WAIT_S):
+                await process.wait()
+        if process.returncode is None:
+            return ""
+        return explain_exit(process.returncode, self._last_words[-1] if self._last_words else "")
 
     async def _listen(self) -> None:
         """Keep the worker's last words."""

@@ -1,5 +1,6 @@
 """What a model that keeps crashing says to who asks for it. Workers die at once here, and the clock stands still."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -7,8 +8,9 @@ import pytest
 from local_backend import backend as backend_module
 from local_backend import restarts, supervisor
 from local_backend.backend import LocalBackend, LocalModelSpec
+from local_backend.client import WorkerLink
 from local_backend.errors import NotReadyError, WorkerCrashedError
-from local_backend.frames import Refusal, WorkerSpec
+from local_backend.frames import Refusal, WorkerFacts, WorkerSpec
 from local_backend.restarts import CIRCUIT_CRASHES, CIRCUIT_OPEN_S
 from local_backend.supervisor import REFUSAL_STANDS_S, Supervisor
 
@@ -81,3 +83,80 @@ async def test_a_model_that_was_refused_is_no_use_to_anybody_until_its_file_is_l
     await refused_with(demo, NotReadyError)
     assert lives.count == 2
     await demo.stop()
+
+
+FACTS = WorkerFacts(
+    pid=1,
+    size_bytes=1,
+    context_tokens=256,
+    slots=8,
+    threads=1,
+    vocabulary_tokens=9,
+    load_s=0.1,
+    big=False,
+    description="",
+)
+
+
+class SlowToGo:
+    """A worker's process that has hung up and is not gone yet."""
+
+    pid = 1
+    stderr = None
+    returncode = None
+
+    def __init__(self):
+        self.gone = asyncio.Event()
+
+    async def wait(self):
+        await self.gone.wait()
+        self.returncode = -11
+
+
+@pytest.fixture
+def workers(monkeypatch):
+    """Processes and links, as they are made; all models load at once."""
+    made = []
+
+    async def spawn(demo):
+        demo._process = SlowToGo()
+        link = WorkerLink(demo.spec)
+        link.verdict.set_result(FACTS)
+        made.append((demo._process, link))
+        return link
+
+    monkeypatch.setattr(Supervisor, "_spawn", spawn)
+    monkeypatch.setattr(supervisor, "EXIT_WORDS_WAIT_S", 60.0)
+    monkeypatch.setattr(supervisor, "STOP_WAIT_S", 0.0)
+    monkeypatch.setattr(restarts, "BACK_OFFS_S", (0.0,))
+    monkeypatch.setattr(SlowToGo, "kill", lambda process: process.gone.set(), raising=False)
+    return made
+
+
+async def test_who_asks_while_a_dead_worker_is_buried_waits_for_the_next_one(workers):
+    demo = Supervisor(SPEC)
+    await demo.wait_ready(1.0)
+    (process, link), asked = workers[0], []
+    link.connection_lost(None)
+    for _ in range(5):
+        await asyncio.sleep(0)
+        asked.append(asyncio.create_task(demo.wait_ready(5.0)))
+    await asyncio.sleep(0)
+    assert (demo.state, [task.done() for task in asked]) == ("starting", [False] * 5)
+    process.gone.set()
+    async with asyncio.timeout(5.0):
+        assert {await task for task in asked[1:]} == {workers[1][1]}
+    await demo.stop()
+
+
+async def test_what_was_running_ends_although_the_gateway_stops_while_its_worker_is_buried(workers):
+    demo = Supervisor(SPEC)
+    link = await demo.wait_ready(1.0)
+    link._transport = SimpleNamespace(write=lambda _: None, close=lambda: None)
+    running = asyncio.create_task(link.send(b"{}", whole=False, waited_s=0.0))
+    await asyncio.sleep(0)
+    link.connection_lost(None)
+    await asyncio.sleep(0)
+    await demo.stop()
+    async with asyncio.timeout(5.0):
+        assert (await running).status == WorkerCrashedError("gone").status
