@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from gateway.request_id import REQUEST_ID
 from gateway.server.exchange import Answerer, Exchange
 from gateway.server.scope import App
 
@@ -70,6 +71,7 @@ class Worker:
                 finally:
                     tasks.discard(task)
                     exchange.task = None
+                    REQUEST_ID.set("")  # what is logged of the next one is not of this one
                 del exchange  # Nothing of it need wait for the next one.
                 if self._due is None and not self._ended:
                     self._waiter = self._loop.create_future()

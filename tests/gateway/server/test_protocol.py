@@ -8,6 +8,7 @@ import struct
 import pytest
 from openai import OpenAI
 
+from gateway.request_id import REQUEST_ID
 from gateway.server.scope import ON_DISCONNECT
 
 GET = b"GET /%b HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -86,6 +87,23 @@ async def test_pipelined_requests_are_answered_one_after_the_other(listen):
     assert said.statuses == [200] * 50
     assert order == [f"/{number}" for number in range(50)]
     assert most == 1
+
+
+async def test_what_is_logged_of_a_request_never_has_the_id_of_the_one_before(listen):
+    ids = []
+
+    async def app(scope, _receive, send):
+        ids.append(REQUEST_ID.get())
+        REQUEST_ID.set(scope["path"])
+        if len(ids) == 1:
+            raise RuntimeError
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    edge = listen(app)
+    await edge.converse(GET % b"0", until=1)
+    assert (await edge.converse(*(GET % b"%d" % number for number in (1, 2)), until=2)).statuses == [200] * 2
+    assert ids == [""] * 3
 
 
 async def test_what_is_kept_of_pipelined_requests_is_bounded(listen):
