@@ -67,9 +67,18 @@ class Spending(RuleBasedStateMachine):
         lease = f"l{self.count}"
         found = ask(self.purse, lease, key, offers, self.unix_s, self.now_s)
         assert isinstance(found, Grant | Refusal)
+        self.forget_what_has_expired()
         if isinstance(found, Grant):
             self.leases[lease] = (key, self.now_s)
             assert ask(self.purse, lease, key, offers, self.unix_s, self.now_s) is found
+
+    def forget_what_has_expired(self):
+        """Whoever waits long enough between two requests loses what was reserved before."""
+        alive = self.purse._leases
+        for lease, (_, since_s) in self.leases.items():
+            assert lease in alive or self.now_s >= since_s + 600 + LEASE_EXTRA_S, "not yet"
+        self.leases = {lease: one for lease, one in self.leases.items() if lease in alive}
+        self.held = {attempt: one for attempt, one in self.held.items() if one[0] in alive}
 
     @rule(worst=st.integers(0, 9_000), data=st.data())
     def hold(self, worst, data):
