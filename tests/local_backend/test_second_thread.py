@@ -12,7 +12,6 @@ class Machine:
         self.costs_s = {1: one_s, 2: two_s}
         self.now_s = 100.0
         self.second = SecondThread(1, wanted=True)
-        self.used = []
 
     def run(self, seconds, rows=8):
         end_s = self.now_s + seconds
