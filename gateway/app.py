@@ -28,6 +28,7 @@ from gateway.health_history import Announcer, keep, keep_on, recall
 from gateway.keys.purse import Purse
 from gateway.ledger.books import Books
 from gateway.ledger.entry import Intent
+from gateway.ledger.scribe import ScribeProcess
 from gateway.logs import adopt
 from gateway.metrics.gauges import Sources
 from gateway.payment import Till
@@ -164,9 +165,10 @@ class Gateway:
 
     def _open(self, path: Path) -> tuple[Store, Books]:
         """Store and books. Blocks for a moment."""
+        packer = Packer()
         if self._post is not None:
-            return self._post.open_store(path, Packer()), self._post.open_books()
-        store = Store.open(path, Packer())
+            return self._post.open_store(path, packer), self._post.open_books()
+        store = Store.open(path, packer, at_once=packer, scribe=ScribeProcess(self._home))
         return store, BooksAfterWorkers.open(self._home, store)
 
     async def aclose(self) -> None:

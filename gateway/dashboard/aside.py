@@ -3,18 +3,16 @@
 import asyncio
 import contextlib
 import logging
-import os
-import sys
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
-import gateway
 from gateway.dashboard.answers import Reply
 from gateway.dashboard.errors import DashboardBusyError, DashboardTimeoutError, FiguresUnavailableError
 from gateway.dashboard.jobs import FRAME_MAX_BYTES, HEAD, Done, Job, frame
+from gateway.state.beside import command_for, environment
 
 WAITING_MAX: Final = 32
 """Jobs that run or wait; one more is refused."""
@@ -24,8 +22,6 @@ IDLE_S: Final = 300.0
 """How long it stays without a job."""
 RETRY_AFTER_S: Final = 1.0
 """When to ask again where it could not answer."""
-_PASSED_ON: Final = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "LD_LIBRARY_PATH")
-"""All of the environment that it gets: no key, no token."""
 _done: Final = msgspec.msgpack.Decoder(Done)
 _log = logging.getLogger("mixgate.dashboard")
 
@@ -98,10 +94,10 @@ class Aside:
             if self._process is None:
                 try:
                     self._process = await asyncio.create_subprocess_exec(
-                        *(sys.executable, "-P", "-m", "gateway.dashboard.clerk_process", str(self._path)),
+                        *command_for("gateway.dashboard.clerk_process", str(self._path)),
                         stdin=asyncio.subprocess.PIPE,
                         stdout=asyncio.subprocess.PIPE,
-                        env=_environment(),
+                        env=environment(),
                         cwd="/",
                     )
                 except OSError as error:
@@ -158,8 +154,3 @@ def _gone() -> FiguresUnavailableError:
     return FiguresUnavailableError(
         "The process that looks things up has ended; ask again.", retry_after_s=RETRY_AFTER_S
     )
-
-
-def _environment() -> dict[str, str]:
-    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return passed | {"PYTHONPATH": str(Path(gateway.__file__).parent.parent)}

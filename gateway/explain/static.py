@@ -30,14 +30,24 @@ class Known:
         self.static = static
         self.ids: tuple[str, ...] = tuple(row.id for row in table.merged.rows)
         self.excluded = len(table.excluded)
+        self.told_unix_s = 0.0
+        """When a record was packed last with all that it refers to."""
 
 
 class Statics:
-    """Digests of the Tables in use. For one thread: the one that writes records."""
+    """Digests of the Tables in use. For the thread that writes records; others may ask what is known."""
 
     def __init__(self) -> None:
         # By identity, and the Table is held so that its id stays its own.
         self._known: dict[int, Known] = {}
+
+    def known(self, table: Table) -> Known | None:
+        """What is stored of a Table, where that was asked before."""
+        return self._known.get(id(table))
+
+    def forget(self) -> None:
+        """Know nothing any more."""
+        self._known.clear()
 
     def of(self, table: Table) -> Known:
         """What is stored of a Table."""

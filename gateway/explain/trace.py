@@ -29,6 +29,8 @@ from gateway.state.blocks import Packed, Static
 from providers.messages import Usage
 
 _INFINITE: Final = inf
+STATIC_TOLD_S: Final = 1800.0
+"""How long records refer to a Table without saying again what it is: it is kept for days after that was said last."""
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -74,23 +76,43 @@ class Sink(Protocol):
 
 @final
 class Packer:
-    """Makes of Traces what is stored. For one thread."""
+    """Makes of Traces what is stored. For two threads: the one that ends requests, and the one that writes."""
 
     def __init__(self) -> None:
         self._statics = Statics()
 
     def __call__(self, trace: Trace) -> Packed:
-        """The stored form."""
+        """The stored form, with what it refers to."""
         known = self._statics.of(trace.table)
-        values = _values(trace, known)
+        packed = Packed(trace.id, _data(trace, known), known.static)
+        known.told_unix_s = trace.unix_s
+        return packed
+
+    def at_once(self, trace: Trace) -> Packed | None:
+        """The stored form alone; None where what it refers to has to be kept, or to be kept alive."""
+        known = self._statics.known(trace.table)
+        if known is None or not 0.0 <= trace.unix_s - known.told_unix_s < STATIC_TOLD_S:
+            return None
         try:
-            data = _encode(values)
-        except OverflowError:
-            # A number beyond 64 bits, whoever it came from: JSON has room for it.
-            data = encode(record_of_values(values))
-        for byte, escaped in ESCAPES:
-            data = data.replace(byte, escaped)
-        return Packed(trace.id, data, known.static)
+            return Packed(trace.id, _data(trace, known))
+        except Exception:  # noqa: BLE001 - no request fails for its record: the thread tries again, and says what it is
+            return None
+
+    def forget(self) -> None:
+        """What records refer to is to be kept anew."""
+        self._statics.forget()
+
+
+def _data(trace: Trace, known: Known) -> bytes:
+    values = _values(trace, known)
+    try:
+        data = _encode(values)
+    except OverflowError:
+        # A number beyond 64 bits, whoever it came from: JSON has room for it.
+        data = encode(record_of_values(values))
+    for byte, escaped in ESCAPES:
+        data = data.replace(byte, escaped)
+    return data
 
 
 def record_of(trace: Trace, table_digest: str) -> Record:

@@ -1,5 +1,6 @@
 """What the store has not written yet: rows in memory, those that only the journal has, and what was left by a crash."""
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -8,24 +9,27 @@ from typing import Final
 
 from msgspec import Struct
 
-from gateway.ledger.journal import ENTRY, Journal
-from gateway.ledger.recovery import Recovery, decode_row
+from gateway.ledger.journal import Journal
+from gateway.ledger.journal_tail import JournalTail, TailError
+from gateway.ledger.recovery import Recovery
 from gateway.ledger.segment import Segment
-from gateway.state.entries import Batch, PriceSnapshot, Row
+from gateway.state.entries import Batch, Place, Position, PriceSnapshot, Row
 
 QUEUE_MAX: Final = 16_384
 """Rows that wait in memory; more wait in the journal alone."""
 NEAR_BYTES: Final = 256 * 1024
 """So little behind the journal's end, rows go through memory again."""
 
+_log = logging.getLogger("mixgate.ledger")
+
 
 class _Span(Struct):
-    """A part of the journal whose entries are nowhere else."""
+    """A part of the journal whose rows are nowhere else."""
 
-    start: tuple[int, int]
+    start: Position
     """Up to here the store has it."""
-    end: tuple[int, int]
-    """The loop's thread moves it behind each entry, which is then the store's."""
+    end: Position
+    """The loop's thread moves it behind each row, which is then the store's."""
     closed: bool = False
     """Whether it grows no more."""
 
@@ -33,7 +37,7 @@ class _Span(Struct):
 class _Taken(Struct, frozen=True):
     row: Row
     segment: Segment | None
-    """Where in the journal it is, if there."""
+    """What the journal has of it, if anything."""
 
 
 class Backlog:
@@ -49,9 +53,12 @@ class Backlog:
         self._append: Final = self._queue.append
         self._spans: deque[_Span] = deque()
         self._prices: deque[PriceSnapshot] = deque()
+        self._left_there = False
+        """Whether rows are left in the journal, for somebody else to read."""
+        self._tail = JournalTail(journal.folder)
         self._taken: list[_Taken] = []
-        self._reached: tuple[int, int] | None = None
-        """How far the store comes in the first span with what it has taken."""
+        self._place: Place | None = None
+        """What was taken of the first span; its start is where that ends."""
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -62,11 +69,6 @@ class Backlog:
         return len(self._queue) >= QUEUE_MAX
 
     @property
-    def direct(self) -> bool:
-        """Whether the next row goes through memory, whatever the journal has of it."""
-        return not self._spans and not self.full
-
-    @property
     def empty(self) -> bool:
         """Whether the store has everything."""
         return not (self._queue or self._taken or self._left or any(one.start < one.end for one in self._spans))
@@ -75,64 +77,64 @@ class Backlog:
         """Let the store keep a snapshot."""
         self._prices.append(snapshot)
 
-    def add(self, row: Row, segment: Segment | None, start: int | None) -> None:
-        """Let the store write a row. Where the journal has it, it need not wait in memory too.
+    def add(self, row: Row, segment: Segment | None) -> None:
+        """Let the store write a row, which waits in memory.
 
         Args:
             row: In the order of ENTRY_COLUMNS.
             segment: What the journal has of it; None: nothing.
-            start: Where in there the row begins, as the last that was written; None: it is not there.
         """
-        if start is not None and segment is not None and self._spools(segment.number, start):
-            self._spans[-1].end = (segment.number, segment.end)
-        else:
-            self._append(_Taken(row, segment))
+        self._append(_Taken(row, segment))
 
-    def _spools(self, number: int, start: int) -> bool:
-        """Whether the next entry, which begins there, waits in the journal alone."""
-        spans = self._spans
+    def leave(self, segment: Segment, size_bytes: int) -> bool:
+        """Whether a row waits in the journal alone, where its last word was just written.
+
+        Args:
+            segment: Where it was.
+            size_bytes: What that takes there.
+        """
+        spans, end = self._spans, (segment.number, segment.end)
+        start = (segment.number, segment.end - size_bytes)
         if not spans or spans[-1].closed:
-            if not self.full:
+            if not (self._left_there or self.full):
                 return False
-            spans.append(_Span((number, start), (number, start)))
-        elif self._is_near(spans[-1].start, (number, start)):
-            spans[-1].closed = True
+            spans.append(_Span(start, end))
+            return True
+        span = spans[-1]
+        if not self._left_there and self._is_near(span.start, start):
+            span.closed = True
             return False
+        span.end = end
         return True
 
-    def _is_near(self, start: tuple[int, int], end: tuple[int, int]) -> bool:
+    def _is_near(self, start: Position, end: Position) -> bool:
         return start[0] == end[0] and end[1] - start[1] < NEAR_BYTES and len(self._queue) < QUEUE_MAX // 2
 
     @contextmanager
-    def batch(self, count_max: int) -> Generator[Batch]:
+    def batch(self, count_max: int, *, by_place: bool = False) -> Generator[Batch]:
         """What the store writes next; it is there again where that fails."""
+        self._left_there = by_place
         if not self._taken:
-            self._take(count_max)
+            self._take(count_max, by_place=by_place)
         taken, prices = self._taken, [*self._prices]
-        yield Batch([one.row for one in taken], [*prices, *self._recovery.prices.values()])
+        elsewhere = self._first_place() if by_place and not taken else None
+        yield Batch([one.row for one in taken], [*prices, *self._recovery.prices.values()], elsewhere)
         for _ in prices:
             self._prices.popleft()
         for one in taken:
             if one.segment is not None:
                 one.segment.stored += 1
         self._taken = []
-        self._advance()
+        self._advance(elsewhere or self._place)
 
-    def _take(self, count_max: int) -> None:
+    def _take(self, count_max: int, *, by_place: bool) -> None:
         taken: list[_Taken] = []
         while self._queue and len(taken) < count_max:
             taken.append(self._queue.popleft())
         self._taken = taken
-        if self._spans and len(taken) < count_max:
-            span = self._spans[0]
-            reached = span.end
-            for segment, kind, at, payload in self._journal.since(span.start, reached):
-                if kind == ENTRY:
-                    taken.append(_Taken(decode_row(payload), segment))
-                    if len(taken) >= count_max:
-                        reached = (segment.number, at)
-                        break
-            self._reached = reached
+        if not by_place and len(taken) < count_max and (place := self._first_place()) is not None:
+            taken += [_Taken(row, None) for row in self._read(place, count_max - len(taken))]
+            self._place = place
         while self._left is not None and self._journal.found and len(taken) < count_max:
             row = next(self._left, None)
             if row is None:
@@ -140,14 +142,35 @@ class Backlog:
             else:
                 taken.append(_Taken(row, None))
 
-    def _advance(self) -> None:
-        """What was taken is safe."""
-        if self._reached is not None:
-            span = self._spans[0]
+    def _first_place(self) -> Place | None:
+        """What only the journal has, or the first part of it."""
+        spans = self._spans
+        while spans:
+            span = spans[0]
             closed = span.closed  # looked at first: once it is, the end moves no more
-            span.start, self._reached = self._reached, None
-            if closed and span.start >= span.end:
-                self._spans.popleft()
+            if span.start < span.end:
+                return Place(span.start, span.end, {})
+            if not closed:
+                break
+            spans.popleft()
+        return None
+
+    def _read(self, place: Place, count_max: int) -> list[Row]:
+        try:
+            return self._tail.rows(place, count_max)
+        except (TailError, OSError) as error:
+            # Its files stay, for as long as they say that something of theirs is not in the store.
+            _log.error("rows in the journal cannot be read, and are tried again at the next start: %s", error)
+            place.start = place.end
+            return []
+
+    def _advance(self, place: Place | None) -> None:
+        """What was taken is safe, and so is what was read from a place."""
+        if place is not None:
+            self._spans[0].start = place.start
+            for number, count in place.counts.items():
+                self._journal.count_stored(number, count)
+            self._place = None
         if self._left is None and not self.recovered.is_set():
             for path in self._recovery.read:
                 self._journal.remove_old(path)

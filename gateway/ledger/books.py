@@ -188,22 +188,26 @@ class Books:
 
     def _settle(self, one: _Open, tail: Tail) -> None:
         """Write down what became of it, and let the store have its row."""
-        row, began = completed(one.head, one.tags, tail), one.segment
-        journal, backlog = self._journal, self._backlog
-        if began is not None and backlog.direct and journal.append_to(began, SETTLED, _encode((one.head[ID_AT], tail))):
-            # Its last word is where its first is.
-            backlog.add(row, began, None)
-            return
+        began, journal, backlog = one.segment, self._journal, self._backlog
+        if began is not None:
+            payload = _encode((one.head[ID_AT], tail))
+            if journal.append_to(began, SETTLED, payload):
+                # Its last word is where its first is.
+                if not backlog.leave(began, size_of(payload)):
+                    backlog.add(completed(one.head, one.tags, tail), began)
+                return
+        row = completed(one.head, one.tags, tail)
         payload = _encode(row)
         segment = journal.append(ENTRY, payload)
         if segment is None:
             # Its intent stays in the journal: after a crash that is all there is. It is let go when the row is safe.
-            backlog.add(row, began, None)
+            backlog.add(row, began)
             return
         segment.held += 1
         if began is not None:
             began.held -= 1
-        backlog.add(row, segment, segment.end - size_of(payload))
+        if not backlog.leave(segment, size_of(payload)):
+            backlog.add(row, segment)
 
     def _note(self, one: _Open) -> Segment | None:
         """Write down by what it is billed, and behind that in the same file what begins."""

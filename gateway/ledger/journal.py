@@ -18,8 +18,10 @@ from gateway.ledger.segment import (
     MAGIC,
     MAGIC_OF_OLD,
     RECORD_MAX_BYTES,
+    SUFFIX,
     Files,
     Segment,
+    path_of,
     records,
 )
 from gateway.state.connection import StoreLock
@@ -43,7 +45,6 @@ RETRY_EVERY_S: Final = 1.0
 """How often it is tried anew to make room where there is none."""
 CLOSE_TIMEOUT_S: Final = 5.0
 """How long the end waits for the disk."""
-_SUFFIX: Final = ".journal"
 
 _log = logging.getLogger("mixgate.ledger")
 
@@ -134,20 +135,12 @@ class Journal:
             self._wake.set()
         return True
 
-    def since(self, start: tuple[int, int], end: tuple[int, int]) -> Iterator[tuple[Segment, int, int, bytes]]:
-        """Records between two positions. For any one thread, as long as none of their Segments is done."""
+    def count_stored(self, number: int, count: int) -> None:
+        """So many Attempts whose last word is in a file are in the store now. For its thread."""
         with self._full_lock:
-            segments = [*self._full, self._current]
-        for segment in segments:
-            if segment is not None and start[0] <= segment.number <= end[0]:
-                first = start[1] if segment.number == start[0] else len(MAGIC)
-                last = end[1] if segment.number == end[0] else segment.end
-                try:
-                    for kind, at, payload in segment.records(first, last):
-                        yield segment, kind, at, payload
-                except ValueError:
-                    # It was closed in the meantime: the store has all of it.
-                    continue
+            for segment in (*self._full, self._current):
+                if segment is not None and segment.number == number:
+                    segment.stored += count
 
     def read_old(self, path: Path) -> Iterator[tuple[int, bytes]]:
         """Records of a file that was left.
@@ -240,8 +233,7 @@ class Journal:
         if len(self._full) + len(self.old) + len(self._spares) + 1 >= self._segments_max:
             raise OSError(f"{self._segments_max} files wait for the store")
         number, self._next = self._next, self._next + 1
-        path = self.folder / f"{number:012d}{_SUFFIX}"
-        self._spares.append(Segment(path, number, self._segment_bytes, self._files))
+        self._spares.append(Segment(path_of(self.folder, number), number, self._segment_bytes, self._files))
 
     def _find(self) -> None:
         """Be the only one here, and see what is left of those before.
@@ -252,7 +244,7 @@ class Journal:
         """
         self.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         self._lock.take()
-        self.old = sorted(self.folder.glob(f"*{_SUFFIX}"))
+        self.old = sorted(self.folder.glob(f"*{SUFFIX}"))
         self._next = 1 + max((_number(path) for path in self.old), default=0)
         self.found = True
         if self.on_found is not None:

@@ -26,6 +26,12 @@ RECORD_MAX_BYTES: Final = 64 * 1024
 """A payload: much more than an Attempt with the longest texts takes."""
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
+SUFFIX: Final = ".journal"
+
+
+def path_of(folder: Path, number: int) -> Path:
+    """Where the file with a number lies."""
+    return folder / f"{number:012d}{SUFFIX}"
 
 
 def size_of(payload: bytes) -> int:

@@ -58,6 +58,21 @@ def pack(records: Sequence[Packed]) -> Block:
     return Block(ids[0], ids[-1], min(ids), max(ids), len(ids), zlib.compress(lines, LEVEL))
 
 
+def lean(records: Sequence[Packed]) -> list[Packed]:
+    """The same, with what they refer to once each, as it is larger than all of them: for another process."""
+    told: set[str] = set()
+    made: list[Packed] = []
+    for record in records:
+        static = record.static
+        if static is None or static.digest not in told:
+            made.append(record)
+        else:
+            made.append(Packed(record.id, record.data))
+        if static is not None:
+            told.add(static.digest)
+    return made
+
+
 def find(block: bytes, record_id: str) -> bytes | None:
     """The data of one record, or None where the block does not have it.
 

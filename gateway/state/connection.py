@@ -34,6 +34,11 @@ class StoreLock:
         self._path = path.with_name(path.name + ".lock")
         self._descriptor: int | None = None
 
+    @property
+    def descriptor(self) -> int | None:
+        """What holds it; whoever inherits this holds it too."""
+        return self._descriptor
+
     def take(self) -> None:
         """Be the writer. Taking it twice is taking it once.
 

@@ -63,16 +63,37 @@ class PriceSnapshot(Struct, frozen=True, gc=False, array_like=True):
     """As JSON."""
 
 
+Position: TypeAlias = tuple[int, int]
+"""In a journal: the number of a file, and how far in."""
+
+
+class Place(Struct):
+    """Rows that are in a journal: those whose last words lie between two positions."""
+
+    start: Position
+    end: Position
+    """As far as there are any; whoever writes them says here how far it came."""
+    counts: dict[int, int] = {}
+    """How many were written of each file. Of whoever writes them, too."""
+
+
 class Batch(Struct, frozen=True):
     """What is written next, in one transaction."""
 
     rows: Sequence[Row]
     prices: Sequence[PriceSnapshot]
+    place: Place | None = None
+    """Where more rows are, for whoever reads them there. Only where there are none above."""
 
 
 class Outbox(Protocol):
     """Where the store gets rows from. The store's thread calls."""
 
-    def batch(self, count_max: int) -> AbstractContextManager[Batch]:
-        """Rows to be written inside; they stay in the outbox where that fails, and are safe where it does not."""
+    def batch(self, count_max: int, *, by_place: bool = False) -> AbstractContextManager[Batch]:
+        """Rows to be written inside; they stay in the outbox where that fails, and are safe where it does not.
+
+        Args:
+            count_max: How many rows at most.
+            by_place: Whether whoever writes them can read them in a journal: then they are left there from now on.
+        """
         ...

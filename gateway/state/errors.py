@@ -30,6 +30,12 @@ class StoreInUseError(StoreError):
     code: ClassVar[str] = "store_in_use"
 
 
+class ScribeError(StoreError):
+    """The process that writes for the store did not, or nobody knows: its work may be done once more."""
+
+    code: ClassVar[str] = "scribe_unavailable"
+
+
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _WORDS: Final = {
     sqlite3.SQLITE_FULL: "the disk is full; free some space",

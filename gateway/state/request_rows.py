@@ -96,12 +96,15 @@ class Requests:
     """Counts the requests of rows as they are written. For the one who writes all of them.
 
     Most requests are a single row: those are counted without looking for others, for nobody else has written one since
-    this was made, and what was there before has smaller ids, as they grow with time. All others are looked up.
+    this was made or found another's last, and what was there before has smaller ids, as they grow with time. All others
+    are looked up.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._before = _greatest(connection)
         """Up to here ids are of requests that may have rows which nobody remembers."""
+        self._last = _last(connection)
+        """The last row that there was when this looked."""
         self._several: set[str] = set()
         """Requests with a row that is not of their first Attempt, each as `<id>/`."""
 
@@ -111,8 +114,11 @@ class Requests:
         Raises:
             sqlite3.Error: Nothing of it is there once the transaction, which is the caller's, is rolled back.
         """
+        if self._last != last:
+            self._forget(connection)  # another one has written rows
         touched = self._remember(connection, rows)
         done: int = connection.execute("SELECT entry FROM request_counted").fetchone()[0]
+        upto = self._last = _last(connection)
         if done != last:
             count_requests(connection, ROWS_AT_ONCE + len(rows))
             return
@@ -128,18 +134,20 @@ class Requests:
                 bucket[0] += 1
                 bucket[1] += cost or 0
         connection.executemany(_COUNT_LINE, [(*key, *sums) for key, sums in buckets.items()])
-        upto: int = connection.execute("SELECT max(entry) FROM entry").fetchone()[0]
         if touched:
             _forget_touched(connection)
             connection.executemany("INSERT INTO temp.touched VALUES (?)", [(one,) for one in touched])
             connection.execute(_COUNT, (last, upto))
         connection.execute("UPDATE request_counted SET entry = ?", (upto,))
 
+    def _forget(self, connection: sqlite3.Connection) -> None:
+        self._several.clear()
+        self._before = _greatest(connection)
+
     def _remember(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> set[str]:
         """The requests of rows that are not of first Attempts."""
         if len(self._several) > SEVERAL_MAX:
-            self._several.clear()
-            self._before = _greatest(connection)
+            self._forget(connection)
         found = {_request(row[0]) for row in rows if not row[0].endswith("/1")}
         self._several |= found
         return found
@@ -162,6 +170,11 @@ def _greatest(connection: sqlite3.Connection) -> str:
     return found
 
 
+def _last(connection: sqlite3.Connection) -> int:
+    found: int = connection.execute("SELECT coalesce(max(entry), 0) FROM entry").fetchone()[0]
+    return found
+
+
 def _forget_touched(connection: sqlite3.Connection) -> None:
     connection.execute(_MAKE_TOUCHED)
     connection.execute("DELETE FROM temp.touched")
@@ -174,7 +187,7 @@ def count_requests(connection: sqlite3.Connection, rows_max: int = ROWS_AT_ONCE)
         sqlite3.Error: Nothing of it is there once the transaction, which is the caller's, is rolled back.
     """
     done: int = connection.execute("SELECT entry FROM request_counted").fetchone()[0]
-    last: int = connection.execute("SELECT coalesce(max(entry), 0) FROM entry").fetchone()[0]
+    last = _last(connection)
     if done >= last:
         return False
     upto = min(last, done + rows_max)

@@ -12,14 +12,15 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from gateway.observation import MinuteRow
 from gateway.state.blocks import BLOCK_FULL_BYTES, RECORD_MAX_BYTES, RECORDS_MAX, Packed
 from gateway.state.connection import StoreLock, make_private, move_aside, open_writer
 from gateway.state.entries import Outbox
 from gateway.state.errands import Errands, Work
-from gateway.state.errors import DamagedStoreError, StoreError, StoreInUseError, translate
+from gateway.state.errors import DamagedStoreError, ScribeError, StoreError, StoreInUseError, translate
+from gateway.state.helped_writer import PLACE_ROWS_MAX, SENT_RECORDS_MAX, HelpedWriter, Scribe
 from gateway.state.pending import Pending
 from gateway.state.salvage import restore_keys, restore_rows
 from gateway.state.way import ROWS_IN_A_ROW, give_way
@@ -39,8 +40,24 @@ TIDY_EVERY_S: Final = 60.0
 """How often old records and minutes are looked for."""
 CLOSE_TIMEOUT_S: Final = 6.0
 """How long the end waits for the last records: a little more than the writer waits for a lock."""
+SMALL_MAX_BYTES: Final = 8 * 1024
+"""A record that is packed at once; a larger one is packed by the thread."""
+SMALL_WAITING_MAX: Final = 4096
+"""So many that are packed wait for others no longer."""
 
 _log = logging.getLogger("mixgate.state")
+
+
+class AtOnce(Protocol):
+    """Packs most records in no time."""
+
+    def at_once(self, record: Any, /) -> Packed | None:
+        """The stored form, without what it refers to; None where the thread has to make it, or to keep that anew."""
+        ...
+
+    def forget(self) -> None:
+        """What records refer to may not be in the file any more."""
+        ...
 
 
 class Store:
@@ -51,6 +68,8 @@ class Store:
         path: Path,
         pack: Callable[[Any], Packed],
         *,
+        at_once: AtOnce | None = None,
+        scribe: Scribe | None = None,
         unix_time_s: Callable[[], float] = time.time,
         records_max_bytes: int = RECORDS_MAX_BYTES,
     ) -> None:
@@ -60,9 +79,13 @@ class Store:
         self.failure: StoreError | None = None
         """Why nothing can be written at the moment."""
         self._pack = pack
+        self._at_once = at_once
+        self._scribe = scribe
         self._unix_time_s = unix_time_s
         self._records_max_bytes = records_max_bytes
         self._records: deque[Any] = deque()
+        self._small: deque[Packed] = deque()
+        """Records that are packed."""
         self._pending = Pending()
         self._outbox: Outbox | None = None
         self._errands = Errands()
@@ -89,7 +112,8 @@ class Store:
         Args:
             path: mixgate.db. Its folder is made where it is missing.
             pack: Makes the stored form of what `put` is given. Called by the thread.
-            settings: As the class takes them.
+            settings: As the class takes them: `at_once` does so in `put`, where it can, so that the thread has less to
+                do and the event loop is not kept waiting; `scribe` writes what comes fast.
         """
         store = cls(path, pack, **settings)
         store._runner.start()
@@ -97,13 +121,17 @@ class Store:
 
     def put(self, record: Any) -> bool:
         """Keep a record. False where there is no room, or it is closed, and it is dropped."""
-        if len(self._records) >= QUEUE_MAX or self._stopping:
+        if len(self._records) + len(self._small) >= QUEUE_MAX or self._stopping:
             self.dropped += 1
             return False
-        self._records.append(record)
+        packed = None if self._at_once is None else self._at_once.at_once(record)
+        if packed is None or len(packed.data) > SMALL_MAX_BYTES:
+            self._records.append(record)
+        else:
+            self._small.append(packed)
         if not self._awake:
             self.wake()
-        elif len(self._records) == RECORDS_MAX:
+        elif len(self._small) == SMALL_WAITING_MAX or len(self._records) == RECORDS_MAX:
             self._hurry.set()
         return True
 
@@ -214,20 +242,29 @@ class Store:
             # What this process itself could not close for want of room is sound.
             connection = open_writer(self.path, check=not self._checked)
             restore_keys(connection, self.path)
-            self._writer = writer = Writer(connection)
+            scribe = self._scribe
+            writer = Writer(connection) if scribe is None else HelpedWriter(connection, scribe, self._lock.descriptor)
+            self._writer = writer
             restore_rows(connection, writer.write_ledger, self.path)
             self._checked = True
         return self._writer
 
     def _write_ledger(self, writer: Writing) -> None:
         """Write what the outbox has. What fails stays there."""
-        while self._outbox is not None:
-            with self._outbox.batch(LEDGER_ROWS_MAX) as batch:
-                if batch.rows or batch.prices:
-                    writer.write_ledger(batch)
-            # What failed before comes first and by itself, and this may be the last step of all.
-            if not batch.rows or (len(batch.rows) < LEDGER_ROWS_MAX and self.failure is None):
-                break
+        more = self._outbox is not None
+        while more and self._outbox is not None:
+            try:
+                with self._outbox.batch(LEDGER_ROWS_MAX, by_place=writer.reads_journal) as batch:
+                    if batch.rows or batch.prices or batch.place is not None:
+                        writer.write_ledger(batch)
+            except ScribeError:
+                continue  # said already; it is asked no more
+            if batch.place is not None:
+                more = sum(batch.place.counts.values()) >= PLACE_ROWS_MAX
+            else:
+                # What failed before comes first and by itself, and this may be the last step of all.
+                more = bool(batch.rows) and (len(batch.rows) == LEDGER_ROWS_MAX or self.failure is not None)
+            more = more or (writer.reads_journal and bool(batch.rows))
 
     def _write_all(self, writer: Writing) -> None:
         writer.run(self._errands)
@@ -241,15 +278,21 @@ class Store:
                 writer.write_events(events)
 
     def _write_records(self, writer: Writing) -> None:
-        while True:
-            self._pack_some()
-            if not self._packed:
-                break
-            writer.write_records(self._packed, self._unix_time_s())
-            self._packed = []
+        """Write all that are there. What comes meanwhile waits for the next time, to be compressed with others."""
+        more = True
+        while more:
+            self._pack_some(SENT_RECORDS_MAX if writer.reads_journal else RECORDS_MAX)
+            more = bool(self._records or self._small)
+            if self._packed:
+                writer.write_records(self._packed, self._unix_time_s())
+                self._packed = []
 
-    def _pack_some(self) -> None:
-        """Fill up the block that is written next."""
+    def _pack_some(self, count_max: int) -> None:
+        """Fill up what is written next: a block, or so many that are packed already."""
+        if not (self._packed or self._records):
+            small = self._small
+            self._packed = [small.popleft() for _ in range(min(len(small), count_max))]
+            return
         size_bytes = sum(len(packed.data) for packed in self._packed)
         while self._records and len(self._packed) < RECORDS_MAX and size_bytes < BLOCK_FULL_BYTES:
             record = self._records.popleft()
@@ -286,6 +329,8 @@ class Store:
     def _fail(self, error: StoreError) -> None:
         """Give the file up for now, and say so once."""
         self._errands.fail(error)
+        if self._at_once is not None:
+            self._at_once.forget()
         if self._writer is not None:
             try:
                 self._writer.abandon()
@@ -335,7 +380,7 @@ class Store:
 
     def _end(self) -> None:
         self._errands.fail(StoreError("the store is closed"))
-        lost = len(self._records) + len(self._packed)
+        lost = len(self._records) + len(self._small) + len(self._packed)
         if lost:
             self.dropped += lost
             _log.warning("%d records were not written", lost)

@@ -41,10 +41,11 @@ STATIC_TOUCH_S: Final = 3600
 """How exactly it is kept when a static part was last used."""
 STATIC_KNOWN_MAX: Final = 4096
 
-_UNSTORABLE: Final = (
+UNSTORABLE: Final = (
     *(sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.DataError),
     *(OverflowError, UnicodeEncodeError, AttributeError, TypeError, ValueError),  # texts for numbers, and the like
 )
+"""What a row raises that the table does not take."""
 _log = logging.getLogger("mixgate.state")
 _SPAN_MINUTES: Final = (1, 60, 1440)
 _ADDED: Final = ", ".join(f"{name} = {name} + excluded.{name}" for name in COUNT_COLUMNS)
@@ -75,12 +76,17 @@ class Writer:
         self._size_bytes: int = self._one("SELECT coalesce(sum(size_bytes), 0) FROM decision_block")
 
     @property
+    def reads_journal(self) -> bool:
+        """Whether it takes a place instead of rows."""
+        return False
+
+    @property
     def records_bytes(self) -> int:
         """What all records take, compressed."""
         return self._size_bytes
 
-    def write_records(self, records: Sequence[Packed], now_unix_s: float) -> None:
-        """Add one block, and what its records refer to where that is new."""
+    def write_records(self, records: Sequence[Packed], now_unix_s: float) -> int:
+        """Add one block, and what its records refer to where that is new. How many bytes it takes."""
         block = pack(records)
         now = int(now_unix_s)
         stale = {
@@ -104,6 +110,7 @@ class Writer:
             self._static_used.clear()
         self._static_used.update(dict.fromkeys(stale, now))
         self._size_bytes += len(block.data)
+        return len(block.data)
 
     def write_minutes(self, rows: Iterable[MinuteRow]) -> None:
         """Add to the minutes of Endpoints."""
@@ -127,23 +134,29 @@ class Writer:
 
         The disk has them when this returns: it is the one thing here that nobody could make again.
         """
-        self._connection.execute("PRAGMA synchronous = FULL")
         try:
-            self._write_batch(batch)
-        except _UNSTORABLE:
+            self.write_rows(batch)
+        except UNSTORABLE:
             # One row that the table does not take must not hold up the others.
             for row in batch.rows:
                 try:
-                    self._write_batch(Batch([row], batch.prices))
-                except _UNSTORABLE:
+                    self.write_rows(Batch([row], batch.prices))
+                except UNSTORABLE:
                     self.refused += 1
                     _log.exception("a row of the ledger cannot be stored; it is only here: %s", row)
+
+    def write_rows(self, batch: Batch) -> None:
+        """The same, all or nothing.
+
+        Raises:
+            Exception: One of UNSTORABLE, where the table does not take a row.
+        """
+        self._connection.execute("PRAGMA synchronous = FULL")
+        try:
+            with Transaction(self._connection):
+                write_entries(self._connection, batch, self._requests)
         finally:
             self._connection.execute("PRAGMA synchronous = NORMAL")
-
-    def _write_batch(self, batch: Batch) -> None:
-        with Transaction(self._connection):
-            write_entries(self._connection, batch, self._requests)
 
     def run(self, errands: Errands) -> None:
         """Do what somebody waits for."""

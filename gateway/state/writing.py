@@ -13,16 +13,25 @@ from gateway.state.writer import EndpointEvent
 class Writing(Protocol):
     """As `Writer`, which says what each of these does. They raise sqlite3.Error or StoreError."""
 
+    @property
+    def reads_journal(self) -> bool:
+        """Whether it takes a place instead of rows."""
+        ...
+
     def run(self, errands: Errands) -> None:
         """Do what somebody waits for."""
         ...
 
     def write_ledger(self, batch: Batch) -> None:
-        """Add rows to the ledger; when this returns they are safe."""
+        """Add rows to the ledger; when this returns they are safe.
+
+        Raises:
+            ScribeError: Those of its place are not, and it takes no places any more.
+        """
         ...
 
-    def write_records(self, records: Sequence[Packed], now_unix_s: float) -> None:
-        """Add records."""
+    def write_records(self, records: Sequence[Packed], now_unix_s: float) -> int:
+        """Add records. How many bytes they take, where the file is this process's."""
         ...
 
     def write_minutes(self, rows: Iterable[MinuteRow]) -> None:

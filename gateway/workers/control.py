@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 import msgspec
 from msgspec import Struct
 
-from gateway.workers.frames import FrameDecoder, FrameError, encode_frame
+from gateway.state.frames import FrameDecoder, FrameError, encode_frame
 
 
 class Start(Struct, frozen=True, tag=True):

@@ -68,14 +68,14 @@ class Intake:
             raise store.failure or StoreError("the store is behind") from None
 
     @contextmanager
-    def batch(self, count_max: int) -> Generator[Batch]:
+    def batch(self, count_max: int, *, by_place: bool = False) -> Generator[Batch]:
         """What the store writes next; it is there again where that fails."""
         if self._left:
             with self._batch_of(self._left[0], count_max) as batch:
                 yield batch
             return
         if not self._taken and not self._parcels and self._own is not None:
-            with self._own.batch(count_max) as batch:
+            with self._own.batch(count_max, by_place=by_place) as batch:
                 yield batch
             return
         count = sum(len(one.batch.rows) for one in self._taken)

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from gateway.workers.frames import NUMBER_MAX, FrameDecoder, FrameError, encode_frame
+from gateway.state.frames import NUMBER_MAX, FrameDecoder, FrameError, encode_frame
 from gateway.workers.messages import NO_VALUE, Reply, decode, encode
 from providers.errors import MixgateError
 

@@ -15,12 +15,12 @@ from gateway.access import Access
 from gateway.cache.savings import Savings
 from gateway.cache.storage import STORE_EVERY_S
 from gateway.errors import KeysUnavailableError
+from gateway.explain.trace import Packer
 from gateway.keys.key import KeyRecord
 from gateway.keys.ring import KeyRing
 from gateway.ledger.books import FOLDER_NAME, Books
 from gateway.ledger.entry import Intent
 from gateway.ledger.journal import Journal
-from gateway.state.blocks import Packed
 from gateway.state.store import Store
 from gateway.workers.line import OwnerLine
 from gateway.workers.link import AwayError, DeclinedError
@@ -72,9 +72,9 @@ class Post(Generic[Status]):
         self.line = OwnerLine(home, name, self._flush)
         self.models = SharedModels(self.line, status_of)
 
-    def open_store(self, path: Path, pack: Callable[[Any], Packed]) -> Store:
+    def open_store(self, path: Path, packer: Packer) -> Store:
         """The store, whose file the owner has."""
-        self._store = RemoteStore(path, pack, home=self._home, name=self._name)
+        self._store = RemoteStore(path, packer, home=self._home, name=self._name, at_once=packer)
         self._store.begin()
         return self._store
 

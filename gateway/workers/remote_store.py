@@ -15,14 +15,14 @@ from typing import Any, Final
 import msgspec
 
 from gateway.observation import MinuteRow
-from gateway.state.blocks import Packed
+from gateway.state.blocks import Packed, lean
 from gateway.state.entries import Batch
 from gateway.state.errands import Errands, Work
 from gateway.state.errors import StoreError
+from gateway.state.frames import FRAME_MAX_BYTES, FrameError, encode_frame, read_frame
 from gateway.state.store import Store
 from gateway.state.writer import EndpointEvent
 from gateway.state.writing import Writing
-from gateway.workers.frames import FRAME_MAX_BYTES, FrameError, encode_frame, read_frame
 from gateway.workers.link import connect, socket_path
 from gateway.workers.messages import Events, Minutes, Records, Reply, Rows, StoreHello, decode, encode
 
@@ -45,8 +45,8 @@ class RemoteStore(Store):
         name: Of this worker.
     """
 
-    def __init__(self, path: Path, pack: Callable[[Any], Packed], *, home: Path, name: str) -> None:
-        super().__init__(path, pack)
+    def __init__(self, path: Path, pack: Callable[[Any], Packed], *, home: Path, name: str, **settings: Any) -> None:
+        super().__init__(path, pack, **settings)
         self._socket_path = socket_path(home)
         self._name = name
 
@@ -98,6 +98,11 @@ class RemoteWriter:
             self.abandon()
             raise
 
+    @property
+    def reads_journal(self) -> bool:
+        """Whether it takes a place instead of rows."""
+        return False
+
     def run(self, errands: Errands) -> None:
         """There are none."""
         errands.fail(StoreError("the owner of the store changes it"))
@@ -114,9 +119,10 @@ class RemoteWriter:
             return
         self._ask_payload(payload)
 
-    def write_records(self, records: Sequence[Packed], now_unix_s: float) -> None:  # noqa: ARG002  # the owner's clock
+    def write_records(self, records: Sequence[Packed], now_unix_s: float) -> int:  # noqa: ARG002  # the owner's clock
         """Hand over records."""
-        self._ask(Records(list(records)))
+        self._ask(Records(lean(records)))
+        return 0
 
     def write_minutes(self, rows: Iterable[MinuteRow]) -> None:
         """Hand over minutes."""

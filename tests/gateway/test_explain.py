@@ -23,7 +23,7 @@ from gateway.explain.errors import UnreadableRecordError
 from gateway.explain.record import Record, Rescued, decode, encode
 from gateway.explain.replay import differences, replay, whole
 from gateway.explain.static import TABLES_MAX, Statics, make_static, read_static
-from gateway.explain.trace import Packer, Trace, decision_of, record_of
+from gateway.explain.trace import STATIC_TOLD_S, Packer, Trace, decision_of, record_of
 from gateway.explain.view import explanation_of, usd_from_pico
 from gateway.explain.words import outcome_of, table_text
 from gateway.observation import UNOBSERVED, Observation, Quantiles, Standing
@@ -31,6 +31,7 @@ from gateway.routing.ask import Ask, Cutoffs, Preferences, PriceLimit
 from gateway.routing.candidate import Candidate, Plan
 from gateway.routing.decide import decide
 from gateway.routing.table import Table, prepare
+from gateway.state.blocks import Packed
 from gateway.state.connection import FILE_NAME
 from gateway.state.store import Store
 from providers.base import Adaptation
@@ -222,13 +223,16 @@ def test_another_process_replays_from_the_store_alone_after_the_configuration_is
     catalogue: Catalogue, tmp_path: Path
 ):
     chance = random.Random(4)
-    store = Store.open(tmp_path / FILE_NAME, Packer())
+    packer = Packer()
+    store = Store.open(tmp_path / FILE_NAME, packer, at_once=packer)
     names = [f"gen-{number:026d}" for number in range(20)]
     tables = [table_of(catalogue, name) for name in ("m", "cheap", "fixed")]
     for number, name in enumerate(names):
         seen = {"one/a": Observation(ttft_s=chance.random(), standing=chance.choice(STANDINGS), until_s=NOW_S + 1)}
         ask = Ask(prompt_tokens=chance.randrange(20_000))
         assert store.put(trace_of(tables[number % 3], ask, seen, chance.random(), id=name))
+        if number == 9:
+            assert store.flush(30)  # those that follow say no more what they refer to
     assert store.close()
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(REPLAYING), str(tmp_path / FILE_NAME), *names],
@@ -406,3 +410,20 @@ def test_money_in_text_is_exact(amount_in_pusd: int):
     text = usd_from_pico(amount_in_pusd)
     assert Context(prec=80).multiply(Decimal(text), Decimal(10**12)) == amount_in_pusd
     assert "e" not in text.lower()
+
+
+def test_a_record_that_is_packed_at_once_is_the_same_and_relies_on_a_table_that_was_told_not_long_ago(
+    catalogue: Catalogue,
+):
+    table, packer = table_of(catalogue, "cheap"), Packer()
+    trace = trace_of(table, Ask(), {}, unix_s=1000.0)
+    assert packer.at_once(trace) is None
+    whole = packer(trace)
+    assert packer.at_once(trace) == Packed(whole.id, whole.data)
+    assert packer.at_once(trace_of(table, Ask(), {}, unix_s=1000.0 + STATIC_TOLD_S - 1)) is not None
+    # Then it has to be kept alive, or the clock was set.
+    assert packer.at_once(trace_of(table, Ask(), {}, unix_s=1000.0 + STATIC_TOLD_S)) is None
+    assert packer.at_once(trace_of(table, Ask(), {}, unix_s=999.0)) is None
+    assert packer.at_once(trace_of(table_of(catalogue, "one/a"), Ask(), {}, unix_s=1000.0)) is None
+    packer.forget()
+    assert packer.at_once(trace) is None

@@ -9,6 +9,7 @@ from gateway.ledger.journal import Journal
 from gateway.ledger.segment import Files
 from gateway.state.blocks import Packed
 from gateway.state.connection import FILE_NAME
+from gateway.state.helped_writer import Scribe
 from gateway.state.ledger_reader import Filter, LedgerReader, Spent
 from gateway.state.store import Store
 from providers.base import Price
@@ -26,11 +27,11 @@ def pack(record) -> Packed:
 class Ledger:
     """All of it, at work."""
 
-    def __init__(self, home: Path, files: Files | None = None, **sizes) -> None:
+    def __init__(self, home: Path, files: Files | None = None, scribe: Scribe | None = None, **sizes) -> None:
         self.home = home
         self.path = home / FILE_NAME
         self.journal = Journal(home / FOLDER_NAME, files, **({"segment_bytes": SEGMENT_BYTES, "spares": 1} | sizes))
-        self.store = Store.open(self.path, pack)
+        self.store = Store.open(self.path, pack, scribe=scribe)
         self.books = Books(self.journal, self.store)
         self.books.start()
 

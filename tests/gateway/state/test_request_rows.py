@@ -73,8 +73,8 @@ def test_sums_are_those_of_all_rows_in_any_order_and_any_batches(tmp_path, monke
             row(dice, request, number) for request in range(30) for number in range(1, 1 + dice.choice((1, 1, 1, 2, 4)))
         ]
         dice.shuffle(rows)
-        connection = open_writer(tmp_path / f"{case}.db")
-        writer = Writer(connection)
+        connection, another = (open_writer(tmp_path / f"{case}.db") for _ in range(2))
+        writer, other = Writer(connection), Writer(another)
         at = 0
         while at < len(rows):
             count = dice.choice((1, 1, 2, 5, 30))
@@ -82,10 +82,13 @@ def test_sums_are_those_of_all_rows_in_any_order_and_any_batches(tmp_path, monke
             again = rows[max(0, at - 3) : at]  # what was handed over before changes nothing
             writer.write_ledger(Batch(again, ()))
             if dice.randrange(4) == 0:
-                writer = Writer(connection)  # as another process: what was written before, nobody remembers
+                writer = Writer(writer._connection)  # as another process: what was written before, nobody remembers
+            if dice.randrange(4) == 0:
+                writer, other = other, writer  # they write in turn, and what one remembers is not all
             at += count
         assert counted(connection) == expected(rows), case
         connection.close()
+        another.close()
 
 
 def test_rows_of_a_file_from_before_are_counted_by_and_by(tmp_path):

@@ -23,7 +23,7 @@ from gateway.state.connection import FILE_NAME
 from gateway.state.errors import StoreError
 from gateway.state.reader import Reader
 from gateway.state.schema import MIGRATIONS
-from gateway.state.store import QUEUE_MAX, Store
+from gateway.state.store import QUEUE_MAX, SMALL_MAX_BYTES, Store
 from gateway.state.writer import RECORDS_FOR_S, STATIC_TOUCH_S
 
 WAIT_S = 30.0
@@ -421,3 +421,64 @@ def test_a_reader_says_what_is_wrong(tmp_path: Path):
     (tmp_path / "bad.db").write_text("no database" * 1000)
     with pytest.raises(StoreError, match="not a database"), Reader(tmp_path / "bad.db") as reader:
         reader.kept()
+
+
+class Swift:
+    """Packs what is not said to take long, once what records refer to is told."""
+
+    def __init__(self) -> None:
+        self.told = False
+        self.at_once_count = 0
+
+    def __call__(self, name: str) -> Packed:
+        self.told = True
+        return pack(name)
+
+    def at_once(self, name: str) -> Packed | None:
+        if not self.told:
+            return None
+        self.at_once_count += 1
+        return Packed(name, b"x" * (SMALL_MAX_BYTES + 1) if name.endswith("7") else b"{}")
+
+    def forget(self) -> None:
+        self.told = False
+
+
+def test_records_are_packed_by_whoever_puts_them_where_that_is_soon_done(tmp_path: Path):
+    swift, names = Swift(), minted(2000)
+    with opened(tmp_path / FILE_NAME, at_once=swift) as store:
+        store._pack = swift
+        assert store.put(names[0])
+        assert store.flush(WAIT_S)
+        put_all(store, names[1:])
+        assert store.flush(WAIT_S)
+    assert swift.at_once_count == len(names) - 1
+    with Reader(tmp_path / FILE_NAME) as reader:
+        assert reader.kept().count == len(names)
+        # What is larger is left to the thread, which says what it refers to too.
+        assert all(reader.find_record(name) == (pack(name).data if name.endswith("7") else b"{}") for name in names[1:])
+    assert store.dropped == 0
+
+
+def test_what_records_refer_to_is_told_anew_after_the_file_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gateway.state.store.RETRY_WAIT_S", 0.01)
+    swift = Swift()
+    with opened(tmp_path / FILE_NAME, at_once=swift) as store:
+        store._pack = swift
+        store.put("gen-1")
+        assert store.flush(WAIT_S)
+        assert swift.told
+        with pytest.raises(StoreError):
+            store.submit(lambda connection: connection.execute("SELECT * FROM nowhere")).result(WAIT_S)
+        assert not swift.told
+        store.put("gen-2")
+        assert store.flush(WAIT_S)
+        assert swift.told
+
+
+def test_packed_records_are_bounded_too(tmp_path: Path):
+    swift = Swift()
+    swift.told = True
+    store = Store(tmp_path / FILE_NAME, pack, at_once=swift)  # its thread never starts
+    assert [store.put(f"gen-{number}") for number in range(QUEUE_MAX + 3)].count(False) == 3
+    assert store.dropped == 3

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.state.frames import FRAME_MAX_BYTES, HEAD, FrameDecoder, FrameError, encode_frame, read_frame
 from gateway.workers.exits import (
     LOOK_EVERY_S,
     LOOK_LATE_TIMES,
@@ -16,7 +17,6 @@ from gateway.workers.exits import (
     Silence,
     explain_exit,
 )
-from gateway.workers.frames import FRAME_MAX_BYTES, HEAD, FrameDecoder, FrameError, encode_frame, read_frame
 from gateway.workers.messages import Rows, Settle, decode, encode
 
 FRAMES = st.lists(st.tuples(st.integers(0, 2**32 - 1), st.binary(max_size=300)), max_size=8)

@@ -20,7 +20,7 @@ from gateway.ledger.journal import Journal
 from gateway.sharing.base import Hint
 from gateway.state.blocks import Packed
 from gateway.state.connection import FILE_NAME
-from gateway.workers.frames import FRAME_MAX_BYTES, HEAD
+from gateway.state.frames import FRAME_MAX_BYTES, HEAD
 from gateway.workers.link import DeclinedError, connect, is_ours, socket_path
 from gateway.workers.local_models import SharedModels
 from gateway.workers.messages import Hello, KeyChanged, Reserve
