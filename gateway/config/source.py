@@ -98,6 +98,10 @@ class _Open:
         self.key: Node | None = None
         self.size = 1
 
+    @property
+    def awaits_key(self) -> bool:
+        return self.mapping and self.key is None
+
     def close(self) -> Node:
         if self.mapping:
             return Node(self.line, entries=self.entries, key_lines=self.key_lines, size=self.size)
@@ -155,6 +159,8 @@ class _Reader:
         if getattr(event, "tag", None) is not None:
             self._stop(line, f"the tag {show(event.tag)} is not read here", "leave the tag out: quotes make text")
         if isinstance(event, yaml.ScalarEvent):
+            if event.value == "<<" and not event.style and self._open and self._open[-1].awaits_key:
+                self._complain(line, "merge keys (<<) are not read here", "write the keys out, or quote the name")
             value = event.value if event.style or not event.implicit[0] else resolve_scalar(event.value)
             self._add(Node(line, value), event.anchor)
         elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
@@ -202,9 +208,7 @@ class _Reader:
             self._complain(key.line, "a list or mapping is used as a key", "use a plain name as the key")
             return
         name = "null" if key.scalar is None else str(key.scalar)
-        if name == "<<":
-            self._complain(key.line, "merge keys (<<) are not read here", "write the keys out")
-        elif name in parent.entries:
+        if name in parent.entries:
             first = parent.key_lines[name]
             self._complain(
                 key.line, f"duplicate key: {show(name)} is already there on line {first}", "keep one of the two"

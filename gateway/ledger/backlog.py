@@ -116,8 +116,9 @@ class Backlog:
         self._left_there = by_place
         if not self._taken:
             self._take(count_max, by_place=by_place)
-        taken, prices = self._taken, [*self._prices]
+        taken = self._taken
         elsewhere = self._first_place() if by_place and not taken else None
+        prices = [*self._prices]  # looked at last: a row's price is there before the row
         yield Batch([one.row for one in taken], [*prices, *self._recovery.prices.values()], elsewhere)
         for _ in prices:
             self._prices.popleft()

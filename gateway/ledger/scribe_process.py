@@ -83,13 +83,20 @@ def main() -> None:
     path, folder = Path(sys.argv[1]), Path(sys.argv[2])
     if sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_BATCH if sys.argv[3] == PRESSED else os.SCHED_IDLE, os.sched_param(0))
-    store = connect_writer(path, check=False)
-    store.execute(f"PRAGMA busy_timeout = {int(LOCK_WAIT_S * 1000)}")
+    connection = socket.socket(fileno=0)
     try:
-        work_off(socket.socket(fileno=0), Writer(store), JournalTail(folder))
+        work_off(connection, _open(path), JournalTail(folder))
+    except sqlite3.Error as error:
+        connection.sendall(encode_frame(0, encode(Done(f"it cannot open {path}: {error}"))))
     except (OSError, FrameError):
         # Not closed: whoever closes it last moves the log into the file, which is for the gateway to do.
         os._exit(0)
+
+
+def _open(path: Path) -> Writer:
+    store = connect_writer(path, check=False)
+    store.execute(f"PRAGMA busy_timeout = {int(LOCK_WAIT_S * 1000)}")
+    return Writer(store)
 
 
 if __name__ == "__main__":

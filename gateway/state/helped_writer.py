@@ -18,6 +18,8 @@ PLACE_ROWS_MAX: Final = 4096
 """Rows that the process writes before it says how far it is."""
 SENT_RECORDS_MAX: Final = 2048
 """Records that it is sent at once."""
+BLOCKS_BACK: Final = 2 * SENT_RECORDS_MAX // RECORDS_MAX
+"""As many of the last blocks are looked at for one that is there already."""
 
 
 class Scribe(Protocol):
@@ -111,7 +113,21 @@ class HelpedWriter(Writer):
                 self._size_bytes += size_bytes
                 return size_bytes
         blocks = [records[at : at + RECORDS_MAX] for at in range(0, len(records), RECORDS_MAX)]
-        return sum([super(HelpedWriter, self).write_records(block, now_unix_s) for block in blocks])
+        return sum(
+            [self._block_bytes(one) or super(HelpedWriter, self).write_records(one, now_unix_s) for one in blocks]
+        )
+
+    def _block_bytes(self, records: Sequence[Packed]) -> int:
+        """The size of a block of these that is in the file already, written by whoever did not say so; 0: none is."""
+        found = self._connection.execute(
+            "SELECT size_bytes FROM decision_block WHERE block > (SELECT max(block) FROM decision_block) - ? "
+            "AND first_id = ? AND last_id = ? AND count = ?",
+            (BLOCKS_BACK, records[0].id, records[-1].id, len(records)),
+        ).fetchone()
+        if found is None:
+            return 0
+        self._size_bytes += found[0]
+        return int(found[0])
 
     def prune_rest(self, now_unix_s: float) -> bool:
         """Do a little of all other tidying. Whether there may be more of it."""

@@ -20,7 +20,7 @@ from gateway.state.entries import Batch
 from gateway.state.errands import Errands, Work
 from gateway.state.errors import StoreError
 from gateway.state.frames import FRAME_MAX_BYTES, FrameError, encode_frame, read_frame
-from gateway.state.store import Store
+from gateway.state.store import AtOnce, Store
 from gateway.state.writer import EndpointEvent
 from gateway.state.writing import Writing
 from gateway.workers.link import connect, socket_path
@@ -43,10 +43,13 @@ class RemoteStore(Store):
         path: The file, for those who only read it.
         pack: As for `Store`.
         name: Of this worker.
+        at_once: As for `Store`.
     """
 
-    def __init__(self, path: Path, pack: Callable[[Any], Packed], *, home: Path, name: str, **settings: Any) -> None:
-        super().__init__(path, pack, **settings)
+    def __init__(
+        self, path: Path, pack: Callable[[Any], Packed], *, home: Path, name: str, at_once: AtOnce | None = None
+    ) -> None:
+        super().__init__(path, pack, at_once=at_once)
         self._socket_path = socket_path(home)
         self._name = name
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.config.load import load
@@ -177,6 +177,7 @@ def price_lists(draw: st.DrawFn):
 
 
 @given(price_lists())
+@example({"<<": {"litellm_provider": "openai", "mode": "chat"}})
 @settings(deadline=None)
 def test_whatever_the_list_says_the_loader_accepts_the_result(tmp_path_factory, models):
     text = json.dumps(models).replace("NaN", "null").replace("Infinity", "1").replace("-null", "null")

@@ -32,6 +32,16 @@ def wait_for(condition, why="it", timeout_s=WAIT_S):
         time.sleep(0.01)
 
 
+class AtOnce:
+    """Packs names."""
+
+    def at_once(self, record):
+        return Packed(record, b"{}")
+
+    def forget(self):
+        pass
+
+
 def is_there(pid):
     """Whether a process is, and has not ended."""
     try:
@@ -244,6 +254,36 @@ def test_records_are_written_by_it_in_blocks_and_counted(tmp_path):
     assert max(count for count, _ in blocks) <= RECORDS_MAX
     assert writer is not None
     assert sum(size_bytes for _, size_bytes in blocks) == writer.records_bytes
+
+
+def test_records_that_it_wrote_without_saying_so_are_there_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(scribe_module, "AGAIN_AFTER_S", 0.0)
+    scribe = ScribeProcess(tmp_path)
+    store = Store.open(tmp_path / FILE_NAME, lambda name: Packed(name, b"{}"), at_once=AtOnce(), scribe=scribe)
+    write, failed = scribe.write_records, []
+
+    def writes_and_dies(records, now_unix_s):
+        size_bytes = write(records, now_unix_s)
+        if len(records) > RECORDS_MAX:
+            failed.append(len(records))
+            scribe.end()
+            raise ScribeError("nobody knows")
+        return size_bytes
+
+    monkeypatch.setattr(scribe, "write_records", writes_and_dies)
+    names: list[str] = []
+    while len(failed) < 3:
+        some = [f"gen-{number:06d}" for number in range(len(names), len(names) + 1000)]
+        assert all(store.put(name) for name in some)
+        assert store.flush(WAIT_S)
+        names += some
+    writer = store._writer
+    assert store.close()
+    with Reader(tmp_path / FILE_NAME) as reader:
+        assert reader.kept().count == len(names)
+        assert writer is not None
+        (size_bytes,) = reader._rows("SELECT sum(size_bytes) FROM decision_block")[0]
+        assert size_bytes == writer.records_bytes
 
 
 def test_what_it_is_asked_while_it_is_not_there_is_an_error(tmp_path):
