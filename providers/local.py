@@ -4,10 +4,8 @@ The local backend imports nothing of ours and we nothing of it; this file and it
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from providers.base import NO_HEADERS, Decoder, Endpoint, WireRequest
 from providers.errors import (
@@ -21,12 +19,12 @@ from providers.errors import (
     UnknownModelError,
     UnsupportedError,
 )
+from providers.local_lines import ErrorAnswer, Line
 from providers.messages import (
     AnswerFailed,
     ChatRequest,
     ChoiceFinished,
     Event,
-    FinishReason,
     Message,
     TextDelta,
     Usage,
@@ -45,33 +43,8 @@ _BY_CODE: Mapping[str, type[ProviderError]] = {
 }
 
 
-class _Line(Struct, gc=False):
-    t: str
-    choice: int = 0
-    text: str = ""
-    logprobs: list[Any] | None = None
-    reason: FinishReason = "stop"
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cached_input_tokens: int | None = None
-    status: int = 500
-    code: str = "local_worker_crashed"
-    message: str = ""
-    retry_after_s: float | None = None
-
-
-class _ErrorBody(Struct, gc=False):
-    message: str = ""
-    code: str = ""
-    param: str | None = None
-
-
-class _ErrorAnswer(Struct, gc=False):
-    error: _ErrorBody
-
-
-_line = msgspec.json.Decoder(_Line)
-_error_answer = msgspec.json.Decoder(_ErrorAnswer)
+_line = msgspec.json.Decoder(Line)
+_error_answer = msgspec.json.Decoder(ErrorAnswer)
 _encoder = msgspec.json.Encoder()
 
 
