@@ -7,6 +7,7 @@ The third word is RELAXED, which runs only on a core that nobody else wants, so 
 PRESSED, which shares cores like any program, for a machine on which no core is ever free.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -82,7 +83,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     path, folder = Path(sys.argv[1]), Path(sys.argv[2])
     if sys.platform == "linux":
-        os.sched_setscheduler(0, os.SCHED_BATCH if sys.argv[3] == PRESSED else os.SCHED_IDLE, os.sched_param(0))
+        with contextlib.suppress(OSError):  # some machines allow nobody to change it
+            os.sched_setscheduler(0, os.SCHED_BATCH if sys.argv[3] == PRESSED else os.SCHED_IDLE, os.sched_param(0))
     connection = socket.socket(fileno=0)
     try:
         work_off(connection, _open(path), JournalTail(folder))

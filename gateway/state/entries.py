@@ -71,10 +71,10 @@ class Place(Struct):
     """Rows that are in a journal: those whose last words lie between two positions."""
 
     start: Position
+    """Whoever writes them moves it behind what is written."""
     end: Position
-    """As far as there are any; whoever writes them says here how far it came."""
     counts: dict[int, int] = {}
-    """How many were written of each file. Of whoever writes them, too."""
+    """How many were written of each file, as whoever writes them says."""
 
 
 class Batch(Struct, frozen=True):

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from gateway.server.ids import GenerationIds
-from gateway.state.blocks import RECORD_MAX_BYTES, RECORDS_MAX, Packed, Static
+from gateway.state.blocks import RECORD_MAX_BYTES, RECORDS_MAX, Packed, Static, lean
 from gateway.state.connection import FILE_NAME
 from gateway.state.errors import StoreError
 from gateway.state.reader import Reader
@@ -482,3 +482,9 @@ def test_packed_records_are_bounded_too(tmp_path: Path):
     store = Store(tmp_path / FILE_NAME, pack, at_once=swift)  # its thread never starts
     assert [store.put(f"gen-{number}") for number in range(QUEUE_MAX + 3)].count(False) == 3
     assert store.dropped == 3
+
+
+def test_what_records_refer_to_goes_to_another_process_once():
+    one, other = Static("one", b"x" * 100_000), Static("other", b"y")
+    records = [Packed("1", b"a", one), Packed("2", b"b", other), Packed("3", b"c", one), Packed("4", b"d")]
+    assert lean(records) == [records[0], records[1], Packed("3", b"c"), records[3]]
