@@ -130,6 +130,7 @@ class Backlog:
 
     def _take(self, count_max: int, *, by_place: bool) -> None:
         taken: list[_Taken] = []
+        self._place = None
         while self._queue and len(taken) < count_max:
             taken.append(self._queue.popleft())
         self._taken = taken

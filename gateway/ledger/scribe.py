@@ -30,7 +30,7 @@ from gateway.ledger.scribe_messages import (
     encode,
 )
 from gateway.state.beside import command_for, environment
-from gateway.state.blocks import Packed
+from gateway.state.blocks import Packed, lean
 from gateway.state.connection import FILE_NAME
 from gateway.state.entries import Place, PriceSnapshot
 from gateway.state.errors import ScribeError
@@ -119,7 +119,7 @@ class ScribeProcess:
         Raises:
             ScribeError: They may not be there.
         """
-        return self._ask(WriteRecords(list(records), now_unix_s)).size_bytes
+        return self._ask(WriteRecords(lean(records), now_unix_s)).size_bytes
 
     def tidy(self, now_unix_s: float) -> bool:
         """Do a little of all tidying but that of records. Whether there may be more of it.

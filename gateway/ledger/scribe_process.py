@@ -28,7 +28,7 @@ from gateway.ledger.scribe_messages import (
     decode_work,
     encode,
 )
-from gateway.state.blocks import RECORDS_MAX
+from gateway.state.blocks import in_blocks
 from gateway.state.connection import connect_writer
 from gateway.state.entries import Batch, Place
 from gateway.state.frames import FrameError, encode_frame, read_frame
@@ -63,8 +63,10 @@ def _do(work: Work, writer: Writer, tail: JournalTail) -> Done:
     if isinstance(work, Tidy):
         return Done(more=writer.prune_rest(work.unix_s))
     if isinstance(work, WriteRecords):
-        blocks = [work.records[at : at + RECORDS_MAX] for at in range(0, len(work.records), RECORDS_MAX)]
-        return Done(size_bytes=sum([writer.write_records(block, work.unix_s) for block in blocks]))
+        before_bytes = writer.records_bytes
+        for block in in_blocks(work.records):
+            writer.write_records(block, work.unix_s)
+        return Done(size_bytes=writer.records_bytes - before_bytes)
     place, prices, count = Place(work.start, work.end, {}), work.prices, 0
     while count < work.count_max:
         rows = tail.rows(place, ROWS_AT_ONCE)

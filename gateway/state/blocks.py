@@ -58,8 +58,15 @@ def pack(records: Sequence[Packed]) -> Block:
     return Block(ids[0], ids[-1], min(ids), max(ids), len(ids), zlib.compress(lines, LEVEL))
 
 
+def in_blocks(records: Sequence[Packed]) -> list[Sequence[Packed]]:
+    """As many at a time as a block has at most."""
+    return [records[at : at + RECORDS_MAX] for at in range(0, len(records), RECORDS_MAX)]
+
+
 def lean(records: Sequence[Packed]) -> list[Packed]:
     """The same, with what they refer to once each, as it is larger than all of them: for another process."""
+    if all(record.static is None for record in records):
+        return list(records)
     told: set[str] = set()
     made: list[Packed] = []
     for record in records:

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from gateway.state.blocks import RECORDS_MAX, Packed
+from gateway.state.blocks import RECORDS_MAX, Packed, in_blocks
 from gateway.state.entries import Batch, Place, PriceSnapshot
 from gateway.state.errors import ScribeError
 from gateway.state.writer import Writer
@@ -104,30 +104,26 @@ class HelpedWriter(Writer):
             self._scribe.want(len(batch.rows), self._lock)
             super().write_ledger(batch)
 
-    def write_records(self, records: Sequence[Packed], now_unix_s: float) -> int:
-        """Add blocks; gives their size in bytes."""
+    def write_records(self, records: Sequence[Packed], now_unix_s: float) -> None:
+        """Add blocks."""
         self._scribe.want(len(records), self._lock)
         if self._scribe.ready:
             with contextlib.suppress(ScribeError):  # said already, and it is asked no more
-                size_bytes = self._scribe.write_records(records, now_unix_s)
-                self._size_bytes += size_bytes
-                return size_bytes
-        blocks = [records[at : at + RECORDS_MAX] for at in range(0, len(records), RECORDS_MAX)]
-        return sum(
-            [self._block_bytes(one) or super(HelpedWriter, self).write_records(one, now_unix_s) for one in blocks]
-        )
+                self._size_bytes += self._scribe.write_records(records, now_unix_s)
+                return
+        for block in in_blocks(records):
+            if not self._find_block(block):
+                super().write_records(block, now_unix_s)
 
-    def _block_bytes(self, records: Sequence[Packed]) -> int:
-        """The size of a block of these that is in the file already, written by whoever did not say so; 0: none is."""
+    def _find_block(self, records: Sequence[Packed]) -> bool:
+        """Whether a block of these is in the file already, written by whoever did not say so. Then its size counts."""
         found = self._connection.execute(
             "SELECT size_bytes FROM decision_block WHERE block > (SELECT max(block) FROM decision_block) - ? "
             "AND first_id = ? AND last_id = ? AND count = ?",
             (BLOCKS_BACK, records[0].id, records[-1].id, len(records)),
         ).fetchone()
-        if found is None:
-            return 0
-        self._size_bytes += found[0]
-        return int(found[0])
+        self._size_bytes += 0 if found is None else found[0]
+        return found is not None
 
     def prune_rest(self, now_unix_s: float) -> bool:
         """Do a little of all other tidying. Whether there may be more of it."""

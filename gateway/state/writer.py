@@ -85,8 +85,8 @@ class Writer:
         """What all records take, compressed."""
         return self._size_bytes
 
-    def write_records(self, records: Sequence[Packed], now_unix_s: float) -> int:
-        """Add one block, and what its records refer to where that is new. How many bytes it takes."""
+    def write_records(self, records: Sequence[Packed], now_unix_s: float) -> None:
+        """Add one block, and what its records refer to where that is new."""
         block = pack(records)
         now = int(now_unix_s)
         stale = {
@@ -110,7 +110,6 @@ class Writer:
             self._static_used.clear()
         self._static_used.update(dict.fromkeys(stale, now))
         self._size_bytes += len(block.data)
-        return len(block.data)
 
     def write_minutes(self, rows: Iterable[MinuteRow]) -> None:
         """Add to the minutes of Endpoints."""

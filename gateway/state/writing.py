@@ -30,8 +30,8 @@ class Writing(Protocol):
         """
         ...
 
-    def write_records(self, records: Sequence[Packed], now_unix_s: float) -> int:
-        """Add records. How many bytes they take, where the file is this process's."""
+    def write_records(self, records: Sequence[Packed], now_unix_s: float) -> None:
+        """Add records."""
         ...
 
     def write_minutes(self, rows: Iterable[MinuteRow]) -> None:

@@ -122,10 +122,9 @@ class RemoteWriter:
             return
         self._ask_payload(payload)
 
-    def write_records(self, records: Sequence[Packed], now_unix_s: float) -> int:  # noqa: ARG002  # the owner's clock
+    def write_records(self, records: Sequence[Packed], now_unix_s: float) -> None:  # noqa: ARG002  # the owner's clock
         """Hand over records."""
         self._ask(Records(lean(records)))
-        return 0
 
     def write_minutes(self, rows: Iterable[MinuteRow]) -> None:
         """Hand over minutes."""

@@ -17,6 +17,7 @@ from gateway.ledger.scribe import BUSY_ROWS, ScribeProcess
 from gateway.state.blocks import RECORDS_MAX, Packed, Static
 from gateway.state.connection import FILE_NAME, StoreLock
 from gateway.state.errors import ScribeError
+from gateway.state.frames import FRAME_MAX_BYTES
 from gateway.state.reader import Reader
 from gateway.state.store import Store
 from tests.gateway.ledger.ledger_kit import Ledger, rows_of, total_of
@@ -30,6 +31,24 @@ def wait_for(condition, why="it", timeout_s=WAIT_S):
     while not condition():
         assert time.monotonic() < end_s, f"{why} did not come"
         time.sleep(0.01)
+
+
+def put_more(store, names, count):
+    """Have a store write so many records more."""
+    some = [f"gen-{number:06d}" for number in range(len(names), len(names) + count)]
+    assert all(store.put(name) for name in some)
+    assert store.flush(WAIT_S)
+    names += some
+
+
+def put_until(condition, store, names, count):
+    """Have a store write records, so many at a time, until something is."""
+
+    def is_so():
+        put_more(store, names, count)
+        return condition()
+
+    wait_for(is_so)
 
 
 class AtOnce:
@@ -244,11 +263,9 @@ def test_records_are_written_by_it_in_blocks_and_counted(tmp_path):
     scribe = ScribeProcess(home)
     store = Store.open(home / FILE_NAME, lambda name: Packed(name, b"r" * 100, Static("digest", b"s")), scribe=scribe)
     names: list[str] = []
-    while not scribe._ready or len(names) % 10_000:
-        some = [f"gen-{number:06d}" for number in range(len(names), len(names) + 400)]
-        assert all(store.put(name) for name in some)
-        assert store.flush(WAIT_S)
-        names += some
+    put_until(lambda: scribe._ready, store, names, 400)
+    for _ in range(20):
+        put_more(store, names, 400)
     writer = store._writer
     assert store.close()
     with Reader(home / FILE_NAME) as reader:
@@ -258,6 +275,18 @@ def test_records_are_written_by_it_in_blocks_and_counted(tmp_path):
     assert max(count for count, _ in blocks) <= RECORDS_MAX
     assert writer is not None
     assert sum(size_bytes for _, size_bytes in blocks) == writer.records_bytes
+
+
+def test_what_its_records_refer_to_may_be_larger_together_than_what_it_is_sent_at_once(tmp_path, caplog):
+    scribe = ScribeProcess(tmp_path)
+    large = Static("digest", b"s" * (2 * FRAME_MAX_BYTES // RECORDS_MAX))
+    store = Store.open(tmp_path / FILE_NAME, lambda name: Packed(name, b"{}", large), scribe=scribe)
+    names: list[str] = []
+    put_until(lambda: scribe._ready, store, names, RECORDS_MAX)
+    put_more(store, names, RECORDS_MAX)
+    assert scribe._ready
+    assert store.close()
+    assert "done without" not in caplog.text
 
 
 def test_records_that_it_wrote_without_saying_so_are_there_once(tmp_path, monkeypatch):
@@ -276,11 +305,7 @@ def test_records_that_it_wrote_without_saying_so_are_there_once(tmp_path, monkey
 
     monkeypatch.setattr(scribe, "write_records", writes_and_dies)
     names: list[str] = []
-    while len(failed) < 3:
-        some = [f"gen-{number:06d}" for number in range(len(names), len(names) + 1000)]
-        assert all(store.put(name) for name in some)
-        assert store.flush(WAIT_S)
-        names += some
+    put_until(lambda: len(failed) >= 3, store, names, 1000)
     writer = store._writer
     assert store.close()
     with Reader(tmp_path / FILE_NAME) as reader:
