@@ -11,7 +11,8 @@ from typing import Any
 
 from bench.beside_dashboard import PAIRS_DEFAULT as DASHBOARD_PAIRS
 from bench.beside_dashboard import judge_beside_dashboard, measure_beside_dashboard
-from bench.beside_local import PAIRS_DEFAULT, judge_beside_local, measure_beside_local
+from bench.beside_local import ROUNDS_DEFAULT as LOCAL_ROUNDS
+from bench.beside_local import judge_beside_local, measure_beside_local
 from bench.codecs import REPEATS, measure_codecs
 from bench.dashboard import REPEATS as DASHBOARD_REPEATS
 from bench.dashboard import measure_dashboard
@@ -145,15 +146,14 @@ def _say(line: str) -> None:
 
 def run_beside_local(bench: Bench, options: argparse.Namespace) -> int:
     """What remote requests suffer beside the local worker."""
-    pairs = 1 if options.quick else PAIRS_DEFAULT
     model: Path | None = options.local_model
-    idle, busy = measure_beside_local(bench, pairs, _say, model)
+    idle, busy = measure_beside_local(bench, 1 if options.quick else LOCAL_ROUNDS, _say, model)
     seen = {
         "model": None if model is None else model.name,
         "idle": [asdict(one) for one in idle],
-        "busy": [asdict(one) for one in busy],
+        "busy": {load: [asdict(one) for one in conditions] for load, conditions in busy.items()},
     }
-    title = f"Remote requests beside 8 streams of {'the local demonstration model' if model is None else model.name}"
+    title = f"Remote requests beside {'the local demonstration model' if model is None else model.name}"
     return _tell("beside_local", title, judge_beside_local(idle, busy), options, seen)
 
 

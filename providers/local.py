@@ -143,12 +143,11 @@ def _turn(message: Message) -> dict[str, str]:
 class LineDecoder:
     """Reads the worker's JSON lines."""
 
-    __slots__ = ("_counted", "_failed", "_open", "_rest", "_stream", "skipped_chunks")
-    ended = False  # the worker closes the body right after its last line
+    __slots__ = ("_failed", "_open", "_rest", "_stream", "ended", "skipped_chunks")
 
     def __init__(self, *, stream: bool) -> None:
+        self.ended = False
         self._stream = stream
-        self._counted = False
         self._rest = b""
         self._open: dict[int, bool] = {}
         self._failed = False
@@ -165,7 +164,7 @@ class LineDecoder:
         With a choice that has not finished it was cut, and so was a whole answer without its usage line: whoever waits
         for all of it loses nothing by asking again.
         """
-        if self._failed or (self._open and not any(self._open.values()) and (self._counted or self._stream)):
+        if self._failed or (self._open and not any(self._open.values()) and (self.ended or self._stream)):
             return []
         self._failed = True
         return [AnswerFailed(TruncatedError("the local worker stopped in the middle of the answer"))]
@@ -183,7 +182,7 @@ class LineDecoder:
             self._open[line.choice] = False
             return ChoiceFinished(line.reason, line.choice, line.reason)
         if line.t == "usage":
-            self._counted = True
+            self.ended = True  # it is the last line of a good answer
             return UsageReported(
                 Usage(
                     input_tokens=line.input_tokens,

@@ -52,20 +52,23 @@ def test_the_side_by_side_run_leaves_what_was_measured_alone(tmp_path):
 
 def test_the_bars_beside_the_worker_are_medians_of_pairs():
     slow = Condition(p50_us=65, p99_us=500, direct_p50_us=10, direct_p99_us=20, lag_p99_ms=3.0)
-    status = {judged.name: judged.status for judged in judge_beside_local([IDLE] * 3, [IDLE, IDLE, slow])}
+    status = {judged.name: judged.status for judged in judge_beside_local([IDLE] * 3, {"it": [IDLE, IDLE, slow]})}
     assert set(status.values()) == {"PASS"}
-    worse = {judged.name: judged for judged in judge_beside_local([IDLE] * 3, [IDLE, slow, slow])}
-    assert worse["remote overhead p99 beside 8 local streams"].value == pytest.approx(6)
-    assert worse["event loop lag p99, busy worker"].status == "FAIL"
-    assert worse["event loop lag p99, idle worker"].status == "PASS"
-    assert {judged.status for judged in judge_beside_local([], [])} == {"not run"}
+    busy = {"streams": [IDLE, slow, slow], "answers": [IDLE]}
+    worse = {judged.name: judged for judged in judge_beside_local([IDLE] * 3, busy)}
+    assert worse["remote overhead p99 beside streams"].value == pytest.approx(6)
+    assert worse["remote overhead p99 beside answers"].value == pytest.approx(1)
+    assert worse["event loop lag p99 beside streams"].status == "FAIL"
+    assert worse["event loop lag p99 beside answers"].status == "PASS"
+    assert worse["event loop lag p99 beside an idle worker"].status == "PASS"
+    assert {judged.status for judged in judge_beside_local([], {"streams": []})} == {"not run"}
 
 
 def test_an_overhead_below_nothing_is_no_measurement():
     disturbed = Condition(p50_us=60, p99_us=100, direct_p50_us=10, direct_p99_us=300, lag_p99_ms=0.1)
-    by_name = {judged.name: judged.status for judged in judge_beside_local([IDLE], [disturbed])}
-    assert by_name["remote overhead p99 beside 8 local streams"] == "not run"
-    assert by_name["remote overhead p50 beside 8 local streams"] == "PASS"
+    by_name = {judged.name: judged.status for judged in judge_beside_local([IDLE], {"it": [disturbed]})}
+    assert by_name["remote overhead p99 beside it"] == "not run"
+    assert by_name["remote overhead p50 beside it"] == "PASS"
 
 
 def test_another_model_can_be_measured_and_must_be_there(tmp_path, capsys):

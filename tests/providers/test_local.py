@@ -143,6 +143,15 @@ def test_an_answer_without_its_end_was_cut(lines):
     assert isinstance(events[-1].error, TruncatedError)
 
 
+def test_the_line_that_counts_is_known_to_be_the_last_one():
+    """So that an answer's end needs no turn of its own to be seen."""
+    decoder = DIALECT.decoder(ENDPOINT, stream=True)
+    decoder.feed(json.dumps(FINISH).encode() + b"\n")
+    assert not decoder.ended
+    decoder.feed(json.dumps(USAGE).encode() + b"\n")
+    assert decoder.ended
+
+
 @pytest.mark.parametrize("rest", [b"", json.dumps(USAGE).encode()], ids=["no usage", "half a line of it"])
 def test_without_its_usage_a_whole_answer_was_cut_and_a_stream_was_not(rest):
     assert isinstance(read(FINISH, rest=rest, stream=False)[-1], AnswerFailed)
