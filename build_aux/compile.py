@@ -4,12 +4,10 @@ The folder is a copy of the packages with a shared object beside each compiled m
 of, in the cache, so a second call takes no time. Where it cannot be made nothing is printed on standard output, why is
 said on standard error, and the gateway runs from its sources, at two to three times the CPU per request.
 
-mypyc compiles what mypy has checked, so there is one source and no second language. Two things are changed in the
-copy, never in the sources (docs/adr/0026-compiled-modules.md):
-
-* A msgspec Struct that never crosses a wire becomes a class of the compiler's own, whose fields are read in one
-  instruction where a Struct's cost a look-up by name. Its `__init__`, `__eq__` and `__hash__` are written out here.
-* A Struct that is copied or serialised stays one. mypyc does not hand class keywords on, so it gets them from a base.
+mypyc compiles what mypy has checked, so there is one source and no second language. One thing is changed in the copy,
+never in the sources (docs/adr/0026-compiled-modules.md): a msgspec Struct becomes a class of the compiler's own, whose
+fields are read in one instruction where a Struct's cost a look-up by name. Its `__init__`, `__eq__` and `__hash__` are
+written out here. One that crosses a wire, or is copied, lives in a module that is not compiled.
 """
 
 import ast
@@ -28,8 +26,6 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PACKAGES: Final = ("gateway", "providers", "local_backend")
-BASES: Final = "gateway/struct_bases.py"
-INHERITED: Final = ("frozen", "gc", "eq")
 HASHED: Final = frozenset({".py", ".yaml", ".html", ".css", ".js", ".svg", ".gguf"})
 REQUIRED: Final = "MIXGATE_REQUIRE_COMPILED"
 """Set to 1 where a build that is not possible is a failure: in CI."""
@@ -39,7 +35,7 @@ KEPT_MAX: Final = 3
 
 
 def settings() -> dict[str, list[str]]:
-    """The `[tool.mixgate.compiled]` table of pyproject.toml: `modules`, and the `structs` that stay Structs."""
+    """The `[tool.mixgate.compiled]` table of pyproject.toml: `modules`."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         return tomllib.load(file)["tool"]["mixgate"]["compiled"]
 
@@ -52,9 +48,8 @@ def modules() -> list[str]:
 class Struct:
     """A Struct of a module's source: where its parts stand, and what is written in its place."""
 
-    def __init__(self, node: ast.ClassDef, *, kept: bool) -> None:
+    def __init__(self, node: ast.ClassDef) -> None:
         self.node = node
-        self.kept = kept
         self.words = {word.arg: ast.unparse(word.value) for word in node.keywords if word.arg}
         self.fields = [
             part
@@ -62,20 +57,10 @@ class Struct:
             if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name) and not _is_class_var(part)
         ]
 
-    @property
-    def base(self) -> str:
-        """The name of the class whose keywords it takes over."""
-        return "Struct" + "".join(f"_{name}_{self.words[name]}" for name in INHERITED if name in self.words)
-
     def lines(self) -> dict[int, str]:
         """What to put in place of which line, counted from 1; what goes behind a line begins with a line's end."""
-        words = "".join(f", {name}={value}" for name, value in self.words.items())
-        header = f"class {self.node.name}({self.base}{words}):" if self.kept else f"class {self.node.name}:"
-        first = self.node.body[0].lineno
-        changed = dict.fromkeys(range(self.node.lineno, first), "")
-        changed[self.node.lineno] = header
-        if self.kept:
-            return changed
+        changed = dict.fromkeys(range(self.node.lineno, self.node.body[0].lineno), "")
+        changed[self.node.lineno] = f"class {self.node.name}:"
         for field in self.fields:
             changed.update(dict.fromkeys(range(field.lineno, field.end_lineno or 0), ""))
             changed[field.end_lineno or 0] = f"    {ast.unparse(field.target)}: {ast.unparse(field.annotation)}"
@@ -137,22 +122,14 @@ def _fresh(field: ast.AnnAssign) -> str | None:
     return None
 
 
-def lower(source: str, kept: frozenset[str], module: str) -> tuple[str, set[str]]:
-    """The source of a module to be compiled, and the bases that its kept Structs want."""
-    found = [
-        Struct(node, kept=f"{module}.{node.name}" in kept)
-        for node in ast.parse(source).body
-        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("Struct") for base in node.bases)
-    ]
+def lower(source: str) -> str:
+    """The source of a module to be compiled."""
     lines = source.split("\n")
-    for struct in found:
-        for number, text in struct.lines().items():
-            lines[number - 1] = text
-    bases = {struct.base for struct in found if struct.kept}
-    if bases:
-        place = next(i for i, line in enumerate(lines) if line.startswith(("import ", "from ")))
-        lines[place] = f"from gateway.struct_bases import {', '.join(sorted(bases))}; " + lines[place]
-    return "\n".join(lines), bases
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("Struct") for base in node.bases):
+            for number, text in Struct(node).lines().items():
+                lines[number - 1] = text
+    return "\n".join(lines)
 
 
 def copy_packages(into: Path) -> None:
@@ -160,21 +137,6 @@ def copy_packages(into: Path) -> None:
     for name in PACKAGES:
         shutil.copytree(ROOT / name, into / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     shutil.copy(ROOT / "providers.yaml", into)
-
-
-def lower_all(into: Path, chosen: list[str], kept: frozenset[str]) -> None:
-    """Lower each module to be compiled, in the copy."""
-    bases: set[str] = set()
-    for module in chosen:
-        path = into / module
-        text, wanted = lower(path.read_text(), kept, module.removesuffix(".py").replace("/", "."))
-        path.write_text(text)
-        bases |= wanted
-    written = ['"""The keywords of Structs that are compiled."""', "from msgspec import Struct"]
-    for base in sorted(bases):
-        words = dict(zip(*[iter(base.split("_")[1:])] * 2, strict=True))
-        written.append(f"class {base}(Struct, {', '.join(f'{k}={v}' for k, v in words.items())}):\n    pass")
-    (into / BASES).write_text("\n".join(written) + "\n")
 
 
 BUILD: Final = """
@@ -212,7 +174,8 @@ def build(into: Path) -> None:
     """
     chosen = modules()
     copy_packages(into)
-    lower_all(into, chosen, frozenset(settings()["structs"]))
+    for module in chosen:
+        (into / module).write_text(lower((ROOT / module).read_text()))
     with tempfile.TemporaryFile("w+") as log:
         started_s = time.monotonic()
         process = subprocess.Popen([sys.executable, "-c", BUILD, *chosen], cwd=into, stdout=log, stderr=log)

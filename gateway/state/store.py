@@ -328,9 +328,9 @@ class Store:
 
     def _fail(self, error: StoreError) -> None:
         """Give the file up for now, and say so once."""
-        self._errands.fail(error)
         if self._at_once is not None:
             self._at_once.forget()
+        self._errands.fail(error)
         if self._writer is not None:
             try:
                 self._writer.abandon()
