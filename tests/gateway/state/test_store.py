@@ -428,6 +428,7 @@ class Swift:
 
     def __init__(self) -> None:
         self.told = False
+        self.forgot = threading.Event()
         self.at_once_count = 0
 
     def __call__(self, name: str) -> Packed:
@@ -442,6 +443,7 @@ class Swift:
 
     def forget(self) -> None:
         self.told = False
+        self.forgot.set()
 
 
 def test_records_are_packed_by_whoever_puts_them_where_that_is_soon_done(tmp_path: Path):
@@ -470,6 +472,7 @@ def test_what_records_refer_to_is_told_anew_after_the_file_has_failed(tmp_path: 
         assert swift.told
         with pytest.raises(StoreError):
             store.submit(lambda connection: connection.execute("SELECT * FROM nowhere")).result(WAIT_S)
+        assert swift.forgot.wait(WAIT_S)
         assert not swift.told
         store.put("gen-2")
         assert store.flush(WAIT_S)
