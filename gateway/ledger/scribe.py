@@ -178,7 +178,9 @@ class ScribeProcess:
         connection = self._connection
         if connection is None:
             return False
-        if select.select([connection], [], [], 0)[0]:
+        said = select.poll()  # unlike `select`, for a gateway with more than 1,024 connections too
+        said.register(connection, select.POLLIN)
+        if said.poll(0):
             with contextlib.suppress(ScribeError):
                 self._hear(connection)
                 self._ready = True

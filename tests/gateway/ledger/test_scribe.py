@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -256,6 +257,20 @@ def test_it_gets_no_secret(tmp_path, monkeypatch):
         environment = Path(f"/proc/{busy.until_it_writes()}/environ").read_bytes()
     assert b"PATH=" in environment
     assert b"not for it" not in environment
+
+
+def test_a_gateway_with_thousands_of_connections_has_one_too(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    try:
+        with contextlib.ExitStack() as files:
+            for _ in range(1100):
+                files.enter_context(Path(os.devnull).open())
+            with Busy(tmp_path) as busy:
+                busy.until_it_writes()
+        busy.check()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_records_are_written_by_it_in_blocks_and_counted(tmp_path):
